@@ -1,0 +1,1 @@
+"""WHO WATCHES: the command line, the supervisor, the doctor."""

@@ -1,0 +1,1 @@
+"""WHEN it is done: the beat app and its entries."""

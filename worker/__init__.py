@@ -1,0 +1,1 @@
+"""WHAT is done: scans, compactions, and the ledger that proves them."""

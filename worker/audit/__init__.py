@@ -1,0 +1,1 @@
+"""The ledger: its tables, what is done with them, and their migrations."""

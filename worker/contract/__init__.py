@@ -1,0 +1,1 @@
+"""The contract: the requests of Letta's compaction API as strict models, and their errors as plain sentences."""

@@ -1,0 +1,15 @@
+"""The names by which tasks and queues are known: on the broker, in beat's schedule, on Flower's pages.
+
+Explicit, so that moving a function never strands a message.
+"""
+
+from __future__ import annotations
+
+TICK = "compactor.tick"
+SCAN = "compactor.scan"
+ASSESS = "compactor.assess"
+COMPACT = "compactor.compact"
+RECONCILE = "compactor.reconcile"
+
+SCAN_QUEUE = "scan"
+COMPACT_QUEUE = "compact"

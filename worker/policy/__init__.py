@@ -1,0 +1,1 @@
+"""The policy: pure decisions about when to compact and with which settings."""
