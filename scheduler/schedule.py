@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from worker.names import RECONCILE, TICK
+from worker.names import ATTEND, NOTIFY, RECONCILE, TICK
 from worker.policy.rules import PolicyBook
 from worker.settings import Settings
 
@@ -28,7 +28,7 @@ class Entry:
 
 
 def entries(book: PolicyBook, settings: Settings) -> list[Entry]:
-    """Give what beat is to send: a tick for each schedule of the file, and the sweep.
+    """Give what beat is to send: a tick for each schedule of the file, the sweep, and what webhooks ask for.
 
     A tick expires after its schedule's own interval, so that a worker that was away for five ticks runs one.
     """
@@ -43,6 +43,13 @@ def entries(book: PolicyBook, settings: Settings) -> list[Entry]:
         )
         for name, schedule in book.schedules.items()
     ]
-    every = timedelta(seconds=settings.reconcile_every)
-    sweep = Entry("sweep", RECONCILE, {}, cron=None, every=every, expires=every.total_seconds())
-    return [*ticks, sweep]
+    return [
+        *ticks,
+        _regular("sweep", RECONCILE, settings.reconcile_every),
+        _regular("attend", ATTEND, settings.attend_every),
+        _regular("notify", NOTIFY, settings.attend_every),
+    ]
+
+
+def _regular(name: str, task: str, seconds: float) -> Entry:
+    return Entry(name, task, {}, cron=None, every=timedelta(seconds=seconds), expires=seconds)

@@ -6,6 +6,7 @@ Messages carry ids, and nothing that is not in the ledger already.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
@@ -13,7 +14,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from worker import redistransport
-from worker.names import ASSESS, COMPACT, COMPACT_QUEUE, SCAN, SCAN_QUEUE
+from worker.names import ASSESS, COMPACT, COMPACT_QUEUE, EVENTS, SCAN, SCAN_QUEUE
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,10 @@ class CeleryOutbox:
     def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
         """Have a planned compaction run, after delay seconds; False where that is left to the sweep."""
         return delay <= LONGEST_COUNTDOWN and self._send(COMPACT, [compaction_id], countdown=delay or None)
+
+    def events(self, event_ids: Sequence[str]) -> bool:
+        """Have what webhooks told looked into; False where that is left to the sweep."""
+        return self._send(EVENTS, [list(event_ids)])
 
     def _send(self, task: str, args: list[Any], countdown: float | None = None) -> bool:
         try:

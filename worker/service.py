@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +38,9 @@ class Outbox(Protocol):
     def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
         """Have a planned compaction run, after delay seconds; False where no message was sent."""
 
+    def events(self, event_ids: Sequence[str]) -> bool:
+        """Have what webhooks told looked into; False where no message was sent."""
+
 
 class NoOutbox:
     """Sends nothing: for looking without doing."""
@@ -51,6 +54,11 @@ class NoOutbox:
     def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
         """Send nothing."""
         del compaction_id, delay
+        return False
+
+    def events(self, event_ids: Sequence[str]) -> bool:
+        """Send nothing."""
+        del event_ids
         return False
 
 

@@ -58,11 +58,14 @@ def _names(book: PolicyBook) -> Iterator[str]:
 
 def _references(book: PolicyBook) -> Iterator[str]:
     known = sorted(book.policies)
-    for name, schedule in book.schedules.items():
-        if schedule.policy not in book.policies:
-            close = get_close_matches(schedule.policy, known, n=1)
+    named = {f"schedules.{name}.policy": schedule.policy for name, schedule in book.schedules.items()}
+    if "webhook" in book.model_fields_set:
+        named["webhook.policy"] = book.webhook.policy
+    for key, policy in named.items():
+        if policy not in book.policies:
+            close = get_close_matches(policy, known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            yield f"schedules.{name}.policy: there is no policy {schedule.policy!r}; known: {', '.join(known)}{hint}"
+            yield f"{key}: there is no policy {policy!r}; known: {', '.join(known)}{hint}"
 
 
 def _wipes(book: PolicyBook, server: SlidingWindow) -> Iterator[str]:

@@ -102,9 +102,17 @@ class Schedule(_Frozen):
         return self.every if self.every is not None else shortest_gap(str(self.cron))
 
 
+class Webhook(_Frozen):
+    """What goes for events that webhooks tell of."""
+
+    policy: str = "default"
+    """The policy that they are judged by, unless a request names another."""
+
+
 class PolicyBook(_Frozen):
     """A whole policy file."""
 
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     policies: dict[str, Policy] = Field(min_length=1)
     schedules: dict[str, Schedule] = {}
+    webhook: Webhook = Webhook()

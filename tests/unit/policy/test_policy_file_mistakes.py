@@ -21,7 +21,16 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "an empty table of policies": ("[policies]", "policies", "must have at least 1 item"),
     "policies as a list": ("[[policies]]\ntrigger_usage = 0.7", "policies", "must be a table, not a list"),
     "a policy that is no table": ("policies.default = 3", "policies.default", "must be a table, not a whole number"),
-    "an unknown table": (GOOD + "[schedule.x]\n", "schedule", "known: policies, schedules, timezone (did you mean"),
+    "an unknown table": (
+        GOOD + "[schedule.x]\n",
+        "schedule",
+        "known: policies, schedules, timezone, webhook (did you mean",
+    ),
+    "a webhook policy that is not there": (
+        GOOD + '[webhook]\npolicy = "defalt"\n',
+        "webhook.policy",
+        "there is no policy 'defalt'; known: default (did you mean default?)",
+    ),
     "a misspelt key": (
         "[policies.default]\ntriger_usage = 0.7",
         "policies.default.triger_usage",

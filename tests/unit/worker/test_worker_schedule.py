@@ -7,13 +7,15 @@ import pytest
 from celery.schedules import crontab
 
 from scheduler.schedule import Entry, entries
-from worker.names import RECONCILE, TICK
+from worker.names import ATTEND, NOTIFY, RECONCILE, TICK
 from worker.policy.forecast import SlidingWindow
 from worker.policy.load import load
 from worker.policyfile import read_policy
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[3]
+
+REGULAR = {"sweep", "attend", "notify"}
 
 
 def made(tmp_path: Path, schedules: str, **environ: str) -> dict[str, Entry]:
@@ -37,15 +39,21 @@ def test_a_schedule_by_interval_expires_after_it(tmp_path: Path) -> None:
     )
 
 
+def test_what_webhooks_ask_for_is_looked_after_every_few_seconds(tmp_path: Path) -> None:
+    found = made(tmp_path, "", COMPACTOR_ATTEND_EVERY="2.5")
+    for name, task in (("attend", ATTEND), ("notify", NOTIFY)):
+        assert found[name] == Entry(name, task, {}, cron=None, every=timedelta(seconds=2.5), expires=2.5)
+
+
 def test_the_sweep_is_always_there_and_expires_after_its_own_interval(tmp_path: Path) -> None:
-    assert made(tmp_path, "").keys() == {"sweep"}
+    assert made(tmp_path, "").keys() == REGULAR
     sweep = made(tmp_path, "", COMPACTOR_RECONCILE_EVERY="30")["sweep"]
     assert sweep == Entry("sweep", RECONCILE, {}, cron=None, every=timedelta(seconds=30), expires=30)
 
 
 def test_a_schedule_called_sweep_does_not_take_the_sweeps_place(tmp_path: Path) -> None:
     found = made(tmp_path, '[schedules.sweep]\npolicy = "default"\nevery = "1h"')
-    assert found.keys() == {"sweep", "schedule:sweep"}
+    assert found.keys() == REGULAR | {"schedule:sweep"}
 
 
 @pytest.mark.parametrize("every", ["1s", "90s", "1d"])
@@ -59,7 +67,7 @@ def test_every_entry_has_exactly_one_clock_and_never_expires_at_once(tmp_path: P
 def test_the_policy_file_that_is_shipped_makes_a_nightly_and_a_pressure_pass(tmp_path: Path) -> None:
     book = read_policy(ROOT / "policy.toml", SlidingWindow.EVICT)
     found = {entry.name: entry for entry in entries(book, Settings.load({}, directory=tmp_path))}
-    assert found.keys() == {"schedule:nightly", "schedule:pressure", "sweep"}
+    assert found.keys() == REGULAR | {"schedule:nightly", "schedule:pressure"}
     assert found["schedule:nightly"].cron == "0 3 * * *"
     assert vars(crontab.from_string("0 3 * * *"))["hour"] == {3}
     assert found["schedule:pressure"].every == timedelta(minutes=15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pydantic import SecretStr
 from worker.settings import RUNTIME_FILE, RUNTIME_PID, Settings, SettingsError
 
 SECRET = "s3cret/passw0rd"
+SIGNING = "whsec_" + base64.b64encode(b"passw0rd" * 4).decode()
+OTHER_SIGNING = "whsec_" + base64.b64encode(b"passw1rd" * 4).decode()
 
 
 def load(tmp_path: Path, **environ: str) -> Settings:
@@ -61,7 +64,29 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "COMPACTOR_MESSAGE_PATIENCE": ("message_patience", "900", 900.0),
     "COMPACTOR_LOOK_AGAIN_AFTER": ("look_again_after", "5", 5.0),
     "COMPACTOR_LOG_LEVEL": ("log_level", "DEBUG", "DEBUG"),
+    "STEP_COMPLETE_KEY": ("step_complete_key", "k-1", SecretStr("k-1")),
+    "COMPACTOR_WEBHOOK_SECRETS": (
+        "webhook_secrets",
+        f"{SIGNING} {OTHER_SIGNING}",
+        (SecretStr(SIGNING), SecretStr(OTHER_SIGNING)),
+    ),
+    "COMPACTOR_WEBHOOK_HOST": ("webhook_host", "0.0.0.0", "0.0.0.0"),  # noqa: S104
+    "COMPACTOR_WEBHOOK_PORT": ("webhook_port", "9000", 9000),
+    "COMPACTOR_WEBHOOK_OPEN": ("webhook_open", "true", True),
+    "COMPACTOR_WEBHOOK_RATE": ("webhook_rate", "5", 5),
+    "COMPACTOR_ATTEND_EVERY": ("attend_every", "2.5", 2.5),
+    "COMPACTOR_KEEP_EVENTS_FOR": ("keep_events_for", "7", 7.0),
+    "COMPACTOR_NOTIFY_URLS": (
+        "notify_urls",
+        "https://a.example/hook http://b.example:9/x",
+        ("https://a.example/hook", "http://b.example:9/x"),
+    ),
+    "COMPACTOR_NOTIFY_SECRET": ("notify_secret", SIGNING, SecretStr(SIGNING)),
+    "COMPACTOR_NOTIFY_SUMMARY": ("notify_summary", "1", True),
 }
+
+NEEDS = {"COMPACTOR_NOTIFY_URLS": {"COMPACTOR_NOTIFY_SECRET": SIGNING}}
+"""What has to be set beside a variable."""
 
 BAD: dict[str, list[tuple[str, str]]] = {
     # variable: values, and what is said of each
@@ -97,6 +122,22 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "COMPACTOR_PAGE_SIZE": [("5001", "less than or equal to 5000")],
     "COMPACTOR_STALE_RUN_AFTER": [("0", "greater than or equal to 1")],
     "COMPACTOR_RECONCILE_EVERY": [("soon", "a whole number")],
+    "STEP_COMPLETE_KEY": [("passw0rd and more", "one word of printable ASCII"), ("passw\u00f6rd", "printable ASCII")],
+    "COMPACTOR_WEBHOOK_SECRETS": [
+        ("passw0rd", "must be whsec_ and the base64 of 24 to 64 bytes"),
+        ("whsec_passw0rd", "the base64 of 24 to 64 bytes; these are 6"),
+        (f"{SIGNING} whsec_passw0rd!", "number 2 of its secrets must be whsec_ and the base64"),
+    ],
+    "COMPACTOR_WEBHOOK_PORT": [("0", "greater than or equal to 1"), ("65536", "less than or equal to 65535")],
+    "COMPACTOR_WEBHOOK_OPEN": [("perhaps", "true or false")],
+    "COMPACTOR_WEBHOOK_RATE": [("0", "greater than or equal to 1")],
+    "COMPACTOR_ATTEND_EVERY": [("0.5", "greater than or equal to 1"), ("inf", "finite")],
+    "COMPACTOR_KEEP_EVENTS_FOR": [("0", "greater than or equal to 1")],
+    "COMPACTOR_NOTIFY_URLS": [
+        ("hooks.example/passw0rd", "number 1 is no http:// or https:// address"),
+        ("https://hooks.example/passw0rd", "COMPACTOR_NOTIFY_SECRET is not: webhooks go out signed"),
+    ],
+    "COMPACTOR_NOTIFY_SECRET": [("whsec_passw0rd", "the base64 of 24 to 64 bytes")],
     "COMPACTOR_LOG_LEVEL": [("debug", "allowed: DEBUG, INFO, WARNING, ERROR")],
 }
 
@@ -104,7 +145,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
 @pytest.mark.parametrize("variable", GOOD)
 def test_a_variable_is_read_as_what_it_is(tmp_path: Path, variable: str) -> None:
     field, text, value = GOOD[variable]
-    assert getattr(load(tmp_path, **{variable: text}), field) == value
+    assert getattr(load(tmp_path, **{variable: text}, **NEEDS.get(variable, {})), field) == value
 
 
 def test_every_setting_is_tried_here() -> None:
@@ -116,7 +157,7 @@ def test_every_setting_is_tried_here() -> None:
 )
 def test_a_bad_value_is_told_with_its_variable(tmp_path: Path, variable: str, text: str, said: str) -> None:
     told = refusal(tmp_path, **{variable: text})
-    assert told.startswith(f"{variable}: ")
+    assert told.startswith(variable)
     assert said in told
     assert "\n" not in told
     assert "passw0rd" not in told
@@ -157,6 +198,27 @@ def test_the_environment_wins_over_dot_env_and_that_over_what_up_left(tmp_path: 
     (tmp_path / ".env").write_text("COMPACTOR_PAGE_SIZE=2\nCOMPACTOR_CONCURRENCY=2\nCOMPACTOR_STATE_DIR=state\n")
     settings = load(tmp_path, COMPACTOR_PAGE_SIZE="3")
     assert (settings.page_size, settings.concurrency, settings.lease) == (3, 2, 11)
+
+
+def test_a_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"sk-{SECRET}\n")
+    (tmp_path / "empty").write_text("\n")
+    settings = load(
+        tmp_path, LETTA_API_KEY_FILE=str(tmp_path / "key"), COMPACTOR_BROKER_URL_FILE=str(tmp_path / "empty")
+    )
+    assert settings.letta_api_key == SecretStr(f"sk-{SECRET}")
+    assert settings.broker_url is None
+
+
+def test_a_secrets_file_that_cannot_be_read_or_is_one_too_many_is_told(tmp_path: Path) -> None:
+    missing, binary = tmp_path / "missing", tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    assert refusal(tmp_path, LETTA_API_KEY_FILE=str(missing)) == (
+        f"LETTA_API_KEY_FILE: {missing} cannot be read: No such file or directory"
+    )
+    assert refusal(tmp_path, LETTA_API_KEY_FILE=str(binary)).endswith("cannot be read: it is not UTF-8 text")
+    both = refusal(tmp_path, LETTA_API_KEY_FILE=str(binary), LETTA_API_KEY="k")
+    assert both == "LETTA_API_KEY and LETTA_API_KEY_FILE are both set: leave one out"
 
 
 def test_a_bad_value_in_dot_env_is_told_as_well(tmp_path: Path) -> None:

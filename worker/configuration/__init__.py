@@ -1,0 +1,1 @@
+"""The settings by noun, each a part of the one object in `worker.settings`."""
