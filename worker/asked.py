@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker import scan as scans
+from worker.address import Misaddressed, whose
 from worker.audit.planning import PLANNED
 from worker.candidates import Candidate, observation, planned_order, sighting
 from worker.handing import hand_out
-from worker.letta.client import DEFAULT, Letta
+from worker.letta.client import Letta
 from worker.letta.errors import LettaError
 from worker.measure import Ref, Unmeasurable, in_context_ids, measure
 from worker.policy.decide import Compact, decide
@@ -32,19 +33,10 @@ class Answer:
 
 def resolve(service: Service, conversation_id: str, agent_id: str | None) -> Ref:
     """Find out whose conversation it is. Raises CannotAsk with what to do."""
-    if conversation_id == DEFAULT:
-        if agent_id is None:
-            raise CannotAsk("the conversation 'default' is an agent's own: name the agent with --agent")
-        return Ref(agent_id, DEFAULT)
-    if conversation_id.startswith("agent-"):
-        return Ref(conversation_id, DEFAULT)
     try:
-        found = service.loop.call(lambda letta: letta.retrieve_conversation(conversation_id))
-    except LettaError as error:
+        return service.loop.call(lambda letta: whose(letta, conversation_id, agent_id))
+    except (LettaError, Misaddressed) as error:
         raise CannotAsk(str(error)) from None
-    if agent_id is not None and agent_id != found.agent_id:
-        raise CannotAsk(f"{conversation_id} belongs to {found.agent_id}, not to {agent_id}")
-    return Ref(found.agent_id, conversation_id)
 
 
 def ask(service: Service, ref: Ref, *, policy_name: str, trigger: str) -> Answer:

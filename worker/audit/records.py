@@ -41,7 +41,27 @@ class PageState(StrEnum):
     DONE = "done"
 
 
-class _Record:
+class EventState(StrEnum):
+    """An event's life: received, then running, then watched (its conversation waits to fall idle), then one end."""
+
+    RECEIVED = "received"
+    RUNNING = "running"
+    WATCHED = "watched"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class DeliveryState(StrEnum):
+    """An outgoing delivery is pending until its endpoint took it, or nobody tries any more."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Record:
+    """A row as a plain object: a dataclass with a field for each column that it cares for."""
+
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
         """Build the record from a row that has at least its columns."""
@@ -50,7 +70,7 @@ class _Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Compaction(_Record):
+class Compaction(Record):
     """One decided compaction, open or closed: every column of its row."""
 
     id: str
@@ -103,7 +123,7 @@ class Compaction(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Scan(_Record):
+class Scan(Record):
     """One run over the server's conversations. reasons: how many decisions fell for each reason."""
 
     id: str
@@ -126,7 +146,7 @@ class Scan(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation(_Record):
+class Conversation(Record):
     """What the ledger knows of one conversation: as last seen, as last measured, as last decided."""
 
     agent_id: str
