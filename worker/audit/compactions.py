@@ -13,12 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select, update
 
+from worker.audit.announcer import Announcer
 from worker.audit.conversations import Measurement, settle_setback, settle_success
 from worker.audit.database import Database
 from worker.audit.planning import Order, Planning, plan
-from worker.audit.records import Compaction, State
-from worker.audit.tables import compactions
+from worker.audit.records import Compaction, HandedOut, State
+from worker.audit.tables import compactions, scans
 from worker.audit.throttles import Limits, admits
+from worker.audit.totals import add_compaction
 
 
 class LostClaim(Exception):
@@ -60,8 +62,9 @@ class Closing:
 class Compactions:
     """Plan, claim and close compactions."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, announcer: Announcer | None = None) -> None:
         self._database = database
+        self._announcer = announcer or Announcer()
 
     def plan(self, order: Order, *, now: datetime) -> Planning:
         """Commit a decision to compact; see `worker.audit.planning`."""
@@ -163,8 +166,8 @@ class Compactions:
         """Commit the server's answer, verbatim, before anything else is done with it."""
         self._own(compaction_id, owner, response=body, lease_until=now + lease)
 
-    def succeed(self, row: Compaction, closing: Closing, *, owner: str, now: datetime) -> None:
-        """Close a compaction that took effect."""
+    def succeed(self, row: Compaction, closing: Closing, *, owner: str, now: datetime) -> Compaction:
+        """Close a compaction that took effect; gives its row as it stands then, as all that close one do."""
         measured = closing.measured
         with self._database.write() as connection:
             _close(
@@ -189,6 +192,7 @@ class Compactions:
                 finished_at=now,
             )
             settle_success(connection, _key(row), compaction_id=row.id, measured=measured, now=now)
+            return self._tell(connection, row.id, now)
 
     def refuse(
         self,
@@ -199,7 +203,7 @@ class Compactions:
         owner: str,
         now: datetime,
         delay: Callable[[int], timedelta] | None,
-    ) -> None:
+    ) -> Compaction:
         """Close a compaction that the server or the fresh look said no to.
 
         delay: where given, the conversation is put off for that long after so many refusals in a row.
@@ -210,6 +214,7 @@ class Compactions:
                 settle_setback(
                     connection, _key(row), compaction_id=row.id, column="refusals_in_row", delay=delay, now=now
                 )
+            return self._tell(connection, row.id, now)
 
     def fail(
         self,
@@ -220,11 +225,12 @@ class Compactions:
         owner: str,
         now: datetime,
         delay: Callable[[int], timedelta],
-    ) -> None:
+    ) -> Compaction:
         """Close a compaction that no retry cures, and put the conversation off."""
         with self._database.write() as connection:
             _close(connection, row.id, owner, state=State.FAILED, outcome=outcome, error=error, finished_at=now)
             settle_setback(connection, _key(row), compaction_id=row.id, column="failures_in_row", delay=delay, now=now)
+            return self._tell(connection, row.id, now)
 
     def release(self, compaction_id: str, error: str, *, owner: str, not_before: datetime) -> None:
         """Give a row back as planned: its POST was not sent, or is known to have had no effect."""
@@ -244,14 +250,18 @@ class Compactions:
         """Leave a posted row open: what became of it is unknown, and is to be looked for from look_at on."""
         self._own(compaction_id, owner, error=error, lease_until=look_at, lease_owner=None)
 
-    def enqueued(self, compaction_ids: Sequence[str], *, now: datetime) -> None:
-        """Note that messages for these rows go to the broker."""
+    def enqueued(self, compaction_ids: Sequence[str], *, now: datetime) -> list[HandedOut]:
+        """Note that messages for these rows go to the broker. Gives what to tell of those that are still planned."""
+        c = compactions.c
+        schedule = select(scans.c.schedule).where(scans.c.id == c.scan_id).scalar_subquery().label("schedule")
         with self._database.write() as connection:
-            connection.execute(
+            rows = connection.execute(
                 update(compactions)
-                .where(compactions.c.id.in_(compaction_ids), compactions.c.state == State.PLANNED)
+                .where(c.id.in_(compaction_ids), c.state == State.PLANNED)
                 .values(enqueued_at=now)
-            )
+                .returning(c.id, c.agent_id, c.conversation_id, c.trigger, schedule, c.usage_before, c.usage_expected)
+            ).all()
+        return [HandedOut.of(row) for row in rows]
 
     def not_enqueued(self, compaction_ids: Sequence[str]) -> None:
         """Take that note back: the broker did not take their messages."""
@@ -261,6 +271,14 @@ class Compactions:
                 .where(compactions.c.id.in_(compaction_ids), compactions.c.state == State.PLANNED)
                 .values(enqueued_at=None)
             )
+
+    def _tell(self, connection: Connection, compaction_id: str, now: datetime) -> Compaction:
+        """Tell others, and the sums, of a row as it stands at its end, in the transaction that closes it."""
+        found = connection.execute(select(compactions).where(compactions.c.id == compaction_id)).one()
+        row = Compaction.of(found)
+        self._announcer.compaction(connection, row, now=now)
+        add_compaction(connection, row)
+        return row
 
     def _own(self, compaction_id: str, owner: str, **values: Any) -> None:
         with self._database.write() as connection:

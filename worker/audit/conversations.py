@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.audit.database import Database
 from worker.audit.records import OPEN_STATES, Conversation
-from worker.audit.tables import compactions, conversations
+from worker.audit.tables import FAILING, compactions, conversations
 
 Key = tuple[str, str]
 """(agent id, conversation id); an agent's default conversation has the id `default`."""
@@ -109,21 +109,36 @@ class Conversations:
 
         put_off_at: only those that are put off at this time; failures: only those with so many or more in a row.
         """
-        query: Select[Any] = select(conversations).order_by(
-            conversations.c.usage.desc().nulls_last(), conversations.c.conversation_id, conversations.c.agent_id
-        )
+        query = select(conversations)
+        narrowed = put_off_at is not None or failures is not None
         if reason is not None:
-            query = query.where(conversations.c.reason == reason)
+            decided = func.coalesce(conversations.c.reason, "") if narrowed else conversations.c.reason
+            query = query.where(decided == reason)
         if put_off_at is not None:
             query = query.where(conversations.c.not_before > put_off_at)
         if failures is not None:
-            query = query.where(conversations.c.failures_in_row >= failures)
-        with (
-            self._database.read() as connection,
-            connection.execution_options(yield_per=500).execute(query.limit(limit)) as rows,
-        ):
-            for row in rows:
-                yield Conversation.of(row)
+            query = query.where(conversations.c.failures_in_row >= failures, text(FAILING))
+        with self._database.read() as connection:
+            reading = connection.execution_options(yield_per=500)
+            for part in _fullest_first(query, narrowed=narrowed):
+                with reading.execute(part.limit(limit)) as rows:
+                    for row in rows:
+                        limit = None if limit is None else limit - 1
+                        yield Conversation.of(row)
+                if limit == 0:
+                    return
+
+
+def _fullest_first(query: Select[Any], *, narrowed: bool) -> Iterator[Select[Any]]:
+    """Order a view in two parts, the measured and the unmeasured: each one way, as its index can be read backwards.
+
+    narrowed: to few, which are found by another index and sorted. Only their order and their reason stand in the way:
+    as expressions, no index serves them.
+    """
+    conversation, agent = conversations.c.conversation_id, conversations.c.agent_id
+    usage: ColumnElement[float | None] = conversations.c.usage + 0 if narrowed else conversations.c.usage
+    yield query.where(usage.is_not(None)).order_by(usage.desc(), conversation.desc(), agent.desc())
+    yield query.where(usage.is_(None)).order_by(conversation.desc(), agent.desc())
 
 
 def observe(connection: Connection, seen: Observation, *, now: datetime) -> None:

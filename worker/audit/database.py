@@ -105,11 +105,19 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         if url.database:
             _make_folder(Path(url.database).parent)
-        engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT / 1000}, max_overflow=40)
+        engine = create_engine(
+            url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT / 1000}, max_overflow=40, hide_parameters=True
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(url, pool_pre_ping=True, max_overflow=40, connect_args={"connect_timeout": CONNECT_TIMEOUT})
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        max_overflow=40,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT},
+        hide_parameters=True,
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -31,6 +31,8 @@ class Order:
     asked: bool = False
     budget: int | None = None
     """The most compactions that the order's scan may plan."""
+    trace: str | None = None
+    """The traceparent of what asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def _row(compaction_id: str, order: Order, now: datetime) -> dict[str, Any]:
         "model": order.settings.get("model") or "",
         "flags": [],
         "planned_at": now,
+        "trace": order.trace,
         "window": None if measured is None else measured.window,
         "usage_source": None if measured is None else measured.source,
         "usage_before": None if measured is None else measured.usage,

@@ -120,11 +120,28 @@ class Compaction(Record):
     heartbeats: int
     model: str
     safety_copy_id: str | None
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut(Record):
+    """What is worth telling of a compaction that goes to the broker. schedule: its scan's, where it has one."""
+
+    id: str
+    agent_id: str
+    conversation_id: str
+    trigger: str
+    schedule: str | None
+    usage_before: float | None
+    usage_expected: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Scan(Record):
-    """One run over the server's conversations. reasons: how many decisions fell for each reason."""
+    """One run over the server's conversations. reasons: how many decisions fell for each reason.
+
+    measured: how many of the listed could not be left out by the list alone, and were put down to be measured.
+    """
 
     id: str
     trigger: str
@@ -136,6 +153,7 @@ class Scan(Record):
     listing_done: bool
     pages: int
     listed: int
+    measured: int
     planned: int
     reasons: dict[str, int]
     sentence: str | None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, String, cast, func, select
+from sqlalchemy import Select, exists, func, literal, select
 
 from worker.audit.database import Database
 from worker.audit.records import OPEN_STATES, Compaction, State
-from worker.audit.tables import compactions
+from worker.audit.stats import Stats, sum_up
+from worker.audit.tables import compactions, flagged
 
 ROWS_A_FETCH = 500
+
+AFTER_IDS = "z"
+"""Sorts behind all that may follow in an id, which is made of dashes, digits and the letters of `cmp` and of hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Wanted:
     flag: str | None = None
     since: datetime | None = None
 
+    @property
+    def leads_to_few(self) -> bool:
+        """Whether one conversation's or one scan's are wanted: few of all there are."""
+        return self.conversation_id is not None or self.scan_id is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -34,22 +43,6 @@ class Progress:
 
     planned: int
     closed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Sums over compactions. usages are means of those that succeeded and were measured, None without any."""
-
-    by_state: dict[str, int]
-    by_outcome: dict[str, int]
-    by_trigger: dict[str, int]
-    by_flag: dict[str, int]
-    tokens_freed: int
-    messages_evicted: int
-    usage_before: float | None
-    usage_after: float | None
-    first_planned_at: datetime | None
-    last_finished_at: datetime | None
 
 
 class Reports:
@@ -60,7 +53,9 @@ class Reports:
 
     def compactions(self, wanted: Wanted, *, limit: int | None, oldest_first: bool = False) -> Iterator[Compaction]:
         """Give compactions, the latest planned first unless said otherwise, read as they are asked for."""
-        at = compactions.c.planned_at
+        # Of the same time in both tables, the one that the rows can be read by in order.
+        by_flag = wanted.flag is not None and not wanted.leads_to_few
+        at = flagged.c.planned_at if by_flag else compactions.c.planned_at
         query = _matching(select(compactions), wanted).order_by(
             at.asc() if oldest_first else at.desc(), compactions.c.id
         )
@@ -70,9 +65,18 @@ class Reports:
 
     def ids_like(self, prefix: str, *, limit: int = 5) -> list[str]:
         """Give the ids of compactions that begin with a prefix: people copy half of one."""
-        query = select(compactions.c.id).where(compactions.c.id.startswith(prefix, autoescape=True))
+        id_ = compactions.c.id
+        # The range can be read off the index under any collation; LIKE alone only under some.
+        near = id_.between(prefix, prefix + AFTER_IDS)
+        query = select(id_).where(near, id_.startswith(prefix, autoescape=True))
         with self._database.read() as connection:
             return list(connection.scalars(query.order_by(compactions.c.id).limit(limit)))
+
+    def errors(self, compaction_ids: Sequence[str]) -> dict[str, str | None]:
+        """Give what went wrong in each of these compactions."""
+        query = select(compactions.c.id, compactions.c.error).where(compactions.c.id.in_(compaction_ids))
+        with self._database.read() as connection:
+            return {row.id: row.error for row in connection.execute(query)}
 
     def progress(self, scan_id: str) -> Progress:
         """Tell how many of a scan's compactions are closed."""
@@ -87,62 +91,37 @@ class Reports:
         total = sum(counts.values())
         return Progress(total, total - still_open)
 
-    def stats(self, wanted: Wanted, flags: list[str]) -> Stats:
-        """Sum up; flags: the words to count."""
-        done = compactions.c.state == State.SUCCEEDED
-        c = compactions.c
-        sums = _matching(
-            select(
-                func.coalesce(func.sum(c.tokens_before - c.tokens_after).filter(done), 0),
-                func.coalesce(func.sum(c.num_messages_before - c.num_messages_after + 1).filter(done), 0),
-                func.avg(c.usage_before).filter(done, c.usage_after.is_not(None)),
-                func.avg(c.usage_after).filter(done),
-                func.min(c.planned_at),
-                func.max(c.finished_at),
-            ),
-            wanted,
-        )
+    def stats(self, *, since: datetime | None, flags: Sequence[str]) -> Stats:
+        """Sum up what was planned at or after a time, or ever. flags: the words to count."""
         with self._database.read() as connection:
-            freed, evicted, before, after, first, last = connection.execute(sums).one()
-
-            def counted(column: Any) -> dict[str, int]:
-                query = _matching(select(column, func.count()), wanted).where(column.is_not(None))
-                return {row[0]: row[1] for row in connection.execute(query.group_by(column).order_by(column))}
-
-            by_flag = {
-                flag: connection.execute(_matching(select(func.count()), wanted).where(_has(flag))).scalar_one()
-                for flag in flags
-            }
-            return Stats(
-                by_state=counted(c.state),
-                by_outcome=counted(c.outcome),
-                by_trigger=counted(c.trigger),
-                by_flag=by_flag,
-                tokens_freed=freed,
-                messages_evicted=evicted,
-                usage_before=before,
-                usage_after=after,
-                first_planned_at=first,
-                last_finished_at=last,
-            )
-
-
-def _has(flag: str) -> Any:
-    """Flags stand in a JSON list of a few fixed words, so that looking for the quoted word is exact."""
-    return cast(compactions.c.flags, String).contains(f'"{flag}"', autoescape=True)
+            return sum_up(connection, since, flags)
 
 
 def _matching(query: Select[Any], wanted: Wanted) -> Select[Any]:
+    c = compactions.c
+    state = wanted.state
+    if wanted.flag is not None:
+        query = _with_flag(query, wanted, wanted.flag)
+        # Only a success has flags: looking through all that have one for another state would take long, for nothing.
+        query, state = query.where(literal(state in {None, State.SUCCEEDED})), None
     for column, value in (
-        (compactions.c.state, wanted.state),
-        (compactions.c.conversation_id, wanted.conversation_id),
-        (compactions.c.agent_id, wanted.agent_id),
-        (compactions.c.scan_id, wanted.scan_id),
+        (c.state, state),
+        (c.conversation_id, wanted.conversation_id),
+        (c.agent_id, wanted.agent_id),
+        (c.scan_id, wanted.scan_id),
     ):
         if value is not None:
             query = query.where(column == value)
-    if wanted.since is not None:
-        query = query.where(compactions.c.planned_at >= wanted.since)
-    if wanted.flag is not None:
-        query = query.where(_has(wanted.flag))
-    return query
+    return query if wanted.since is None else query.where(c.planned_at >= wanted.since)
+
+
+def _with_flag(query: Select[Any], wanted: Wanted, flag: str) -> Select[Any]:
+    """Narrow to a flag: each of few rows is looked up in the index of flagged ones; else that index leads to them."""
+    f = flagged.c
+    same = (f.compaction_id == compactions.c.id) & (f.planned_at == compactions.c.planned_at) & (f.flag == flag)
+    if wanted.leads_to_few:
+        return query.where(exists().where(same))
+    query = query.join(flagged, same)
+    if wanted.agent_id is not None:
+        query = query.where(f.agent_id == wanted.agent_id)
+    return query if wanted.since is None else query.where(f.planned_at >= wanted.since)

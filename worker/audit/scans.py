@@ -11,9 +11,11 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from worker.audit.announcer import Announcer
 from worker.audit.database import Database
 from worker.audit.records import PageState, Scan, ScanState
 from worker.audit.tables import conversations, scan_pages, scans
+from worker.audit.totals import add_scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class LostScan(Exception):
 class Scans:
     """Begin, feed, resume and finish scans."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, announcer: Announcer | None = None) -> None:
         self._database = database
+        self._announcer = announcer or Announcer()
 
     def begin(
         self, order: ScanOrder, *, now: datetime, owner: str | None = None, lease: timedelta = timedelta()
@@ -76,6 +79,7 @@ class Scans:
             skipped = {"state": ScanState.SKIPPED, "finished_at": now, "sentence": sentence}
             with self._database.write() as connection:
                 row = connection.execute(insert(scans).values(**values, **skipped).returning(scans)).one()
+                add_scan(connection, Scan.of(row))
             return Scan.of(row), False
 
     def get(self, scan_id: str) -> Scan | None:
@@ -153,6 +157,7 @@ class Scans:
                 .values(
                     pages=scan.pages if number is None else number,
                     listed=scans.c.listed + listed,
+                    measured=scans.c.measured + len(candidates),
                     reasons=add_counts(scan.reasons, reasons),
                     lease_until=lease_until,
                 )
@@ -243,16 +248,25 @@ class Scans:
                 .values(state=ScanState.FINISHED, finished_at=now, lease_owner=None, lease_until=None)
                 .returning(scans)
             ).one_or_none()
-        return None if row is None else Scan.of(row)
+            if row is None:
+                return None
+            finished = Scan.of(row)
+            self._announcer.scan(connection, finished, now=now)
+            add_scan(connection, finished)
+        return finished
 
     def fail(self, scan_id: str, sentence: str, *, now: datetime) -> None:
         """Close a scan that could not list; what it planned already stays planned."""
         with self._database.write() as connection:
-            connection.execute(
+            row = connection.execute(
                 update(scans)
                 .where(scans.c.id == scan_id, scans.c.state == ScanState.RUNNING)
                 .values(state=ScanState.FAILED, finished_at=now, sentence=sentence, lease_owner=None, lease_until=None)
-            )
+                .returning(scans)
+            ).one_or_none()
+            if row is not None:
+                self._announcer.scan(connection, Scan.of(row), now=now)
+                add_scan(connection, Scan.of(row))
 
     def overdue(self, *, begun_before: datetime) -> list[str]:
         """Find running scans that began too long ago to end any more by themselves."""

@@ -16,24 +16,31 @@ from sqlalchemy import (
     text,
 )
 
-from worker.audit.columns import DOCUMENT, ID, metadata, partial_index, time
+from worker.audit.columns import DOCUMENT, ID, TRACE, metadata, partial_index, time
 from worker.audit.eventtables import deliveries, events, watches
+from worker.audit.totaltables import flagged, scan_totals, totals, webhook_answers
 
 __all__ = [
     "compactions",
     "conversations",
     "deliveries",
     "events",
+    "flagged",
     "metadata",
     "safety_copies",
     "scan_pages",
+    "scan_totals",
     "scans",
     "throttles",
+    "totals",
     "watches",
+    "webhook_answers",
 ]
 
 OPEN = "state IN ('planned', 'running')"
 """The states a compaction can still leave."""
+
+FAILING = "failures_in_row > 0"
 
 
 scans = Table(
@@ -49,6 +56,7 @@ scans = Table(
     Column("listing_done", Boolean, nullable=False, server_default=text("false")),
     Column("pages", Integer, nullable=False, server_default="0"),
     Column("listed", Integer, nullable=False, server_default="0"),
+    Column("measured", Integer, nullable=False, server_default="0"),
     Column("planned", Integer, nullable=False, server_default="0"),
     Column("reasons", DOCUMENT, nullable=False),
     Column("sentence", Text),
@@ -100,7 +108,11 @@ conversations = Table(
     Column("failures_in_row", Integer, nullable=False, server_default="0"),
     Column("refusals_in_row", Integer, nullable=False, server_default="0"),
     time("not_before"),
-    Index("ix_conversations_usage", "usage"),
+    # The view of the fullest first is read off these, however it is narrowed: no sort of every row.
+    Index("ix_conversations_usage_conversation_id_agent_id", "usage", "conversation_id", "agent_id"),
+    Index("ix_conversations_reason_usage_conversation_id_agent_id", "reason", "usage", "conversation_id", "agent_id"),
+    Index("ix_conversations_not_before", "not_before"),
+    partial_index("ix_conversations_failing", "failures_in_row", where=FAILING),
 )
 
 compactions = Table(
@@ -153,13 +165,15 @@ compactions = Table(
     Column("heartbeats", Integer, nullable=False, server_default="0"),
     Column("model", ID, nullable=False, server_default=""),
     Column("safety_copy_id", ID),
+    Column("trace", TRACE),
     ForeignKeyConstraint(["agent_id", "conversation_id"], ["conversations.agent_id", "conversations.conversation_id"]),
     # The lock: one open compaction of a conversation, whoever asks for it.
     partial_index("uq_compactions_open", "agent_id", "conversation_id", where=OPEN, unique=True),
     Index("ix_compactions_conversation_id_planned_at", "conversation_id", "planned_at"),
+    Index("ix_compactions_agent_id_planned_at", "agent_id", "planned_at"),
     Index("ix_compactions_planned_at", "planned_at"),
     Index("ix_compactions_state_planned_at", "state", "planned_at"),
-    Index("ix_compactions_scan_id", "scan_id"),
+    Index("ix_compactions_scan_id_planned_at", "scan_id", "planned_at"),
 )
 
 throttles = Table(

@@ -4,6 +4,7 @@ import pytest
 
 from tests.support.race import RACERS, race
 from tests.support.rows import (
+    AGENT,
     INTENT,
     LEASE,
     NOW,
@@ -11,11 +12,13 @@ from tests.support.rows import (
     OWNER,
     STEPS,
     Step,
+    begun,
     claimed,
     compaction,
     later,
     planned,
     raw,
+    seen,
     unset,
 )
 from worker.audit.compactions import LostClaim
@@ -203,6 +206,22 @@ def test_a_heartbeat_after_the_end_changes_nothing(ledger: Ledger) -> None:
     before = raw(ledger, row.id)
     ledger.compactions.renew([row.id], owner=OWNER, lease_until=later(hours=1))
     assert raw(ledger, row.id) == before
+
+
+def test_what_is_enqueued_is_told_with_its_scans_schedule(ledger: Ledger) -> None:
+    began = begun(ledger)
+    by_scan, by_hand = planned(ledger, seen=seen(scan_id=began.id)), planned(ledger, "conv-2", trigger="cli")
+    row = compaction(ledger, by_scan)
+    handed = {told.id: told for told in ledger.compactions.enqueued([by_scan, by_hand, "cmp-unknown"], now=NOW)}
+    assert set(handed) == {by_scan, by_hand}
+    told = handed[by_scan]
+    assert (told.agent_id, told.conversation_id, told.trigger) == (AGENT, "conv-1", "schedule")
+    assert (told.schedule, told.usage_before, told.usage_expected) == (
+        began.schedule,
+        row.usage_before,
+        row.usage_expected,
+    )
+    assert (handed[by_hand].schedule, handed[by_hand].trigger) == (None, "cli")
 
 
 def test_only_planned_rows_are_noted_as_enqueued(ledger: Ledger) -> None:

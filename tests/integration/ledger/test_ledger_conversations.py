@@ -94,8 +94,8 @@ def test_an_open_compaction_is_known_until_it_is_closed(ledger: Ledger) -> None:
 def test_the_fullest_come_first_and_the_unmeasured_last(ledger: Ledger) -> None:
     rows = [skipped("conv-none"), with_tokens("conv-low", 100), with_tokens("conv-full", 17_000), with_tokens("b", 100)]
     ledger.conversations.record(rows, now=NOW)  # type: ignore[arg-type]
-    assert names(ledger.conversations.listing()) == ["conv-full", "b", "conv-low", "conv-none"]
-    assert names(ledger.conversations.listing(limit=2)) == ["conv-full", "b"]
+    assert names(ledger.conversations.listing()) == ["conv-full", "conv-low", "b", "conv-none"]
+    assert names(ledger.conversations.listing(limit=2)) == ["conv-full", "conv-low"]
 
 
 def test_the_view_is_narrowed_by_reason_and_by_who_is_put_off(ledger: Ledger) -> None:

@@ -160,7 +160,7 @@ def test_a_closed_row_cannot_be_taken_up_again(
 ) -> None:
     id_ = closed(ledger, state)
     before = raw(ledger, id_)
-    assert attempt(ledger, id_) is None
+    assert not attempt(ledger, id_)
     assert raw(ledger, id_) == before
     assert ledger.open_rows.abandoned(now=later(days=9), limit=10) == []
     assert ledger.open_rows.unclaimed(now=later(days=9), patience=LEASE, limit=10) == []

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from tests.support.happenings import watched
 from tests.support.rows import NOW
 from worker.audit import database as audit_database
 from worker.audit.database import Database, SchemaMismatch, current, head, require_head, upgrade
@@ -41,6 +42,12 @@ FIRST_RELEASE = (
     " asked, reason, sentence, settings, flags, planned_at) "
     "VALUES ('cmp-1', 'agent-1', 'conv-1', 'planned', 'cli', 'default', '0', '{}', false,"
     " 'over_trigger', 'over it', '{}', '[]', :at)",
+)
+
+SECOND_RELEASE = (
+    "UPDATE compactions SET state = 'succeeded', outcome = 'compacted', heartbeats = 3, finished_at = :at",
+    "INSERT INTO scans (id, trigger, policy, policy_version, policy_body, state, listed, reasons, started_at,"
+    " finished_at) VALUES ('scan-1', 'cli', 'default', '0', '{}', 'finished', 7, '{}', :at, :at)",
 )
 
 
@@ -88,6 +95,24 @@ def test_a_ledger_of_the_first_release_is_upgraded_with_what_is_in_it(empty: Dat
     assert (kept.state, kept.attempts, kept.planned_at) == ("planned", 0, NOW)
     with empty.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_ledger_from_before_webhooks_keeps_its_scans_and_closed_rows_and_takes_events(empty: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(audit_database.MIGRATIONS))
+    config.attributes["database"] = empty
+    command.upgrade(config, "0002")
+    with empty.write() as connection:
+        for statement in (*FIRST_RELEASE, *SECOND_RELEASE):
+            connection.execute(text(statement), {"at": NOW})
+    assert upgrade(empty) == ("0002", head())
+    ledger = Ledger(empty)
+    scan, compaction = ledger.scans.get("scan-1"), ledger.compactions.get("cmp-1")
+    assert scan is not None
+    assert compaction is not None
+    assert (scan.state, scan.listed, compaction.state, compaction.heartbeats) == ("finished", 7, "succeeded", 3)
+    event = watched(ledger)
+    assert (event.state, event.conversation_id) == ("watched", "conv-1")
 
 
 def test_upgrading_twice_changes_nothing(empty: Database) -> None:
