@@ -13,7 +13,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from worker import redistransport
+from worker import redistransport, tasklogs
 from worker.names import ASSESS, COMPACT, COMPACT_QUEUE, EVENTS, SCAN, SCAN_QUEUE
 from worker.settings import Settings
 
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_SLACK = 300
 """Seconds added to the longest call before the broker takes a message for lost."""
+
+ANSWER_SECONDS = 2.0
+"""How long a broker may take to say that it is there."""
 
 PUBLISH_RETRIES = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1.0}
 """A publisher gives up soon: what it had to say stands in the ledger, and the sweep says it again."""
@@ -52,19 +55,37 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "worker_pool": "threads",
         "worker_concurrency": settings.concurrency,
         "worker_prefetch_multiplier": 1,
-        "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "timezone": "UTC",
         "enable_utc": True,
     }
 
 
+PROCESSES = {"compactor": "worker", "scheduler": "beat"}
+"""What the processes are called in traces, by the names of their apps."""
+
+
 def make_app(name: str, settings: Settings) -> Celery:
     """Build a Celery app on the service's configuration."""
     redistransport.install()
-    app = Celery(name)
+    tasklogs.install(PROCESSES.get(name, name), settings)
+    app = Celery(name, task_cls="worker.taskevents:PlainTask")
     app.conf.update(configuration(settings))
     return app
+
+
+def answers(app: Celery) -> bool:
+    """Tell whether the broker answers now, on a connection of its own; never raises."""
+    patience = {"socket_timeout": ANSWER_SECONDS, "socket_connect_timeout": ANSWER_SECONDS, "max_retries": 0}
+    options = app.conf.broker_transport_options | patience
+    try:
+        with app.connection_for_write(connect_timeout=ANSWER_SECONDS, transport_options=options) as connection:
+            client = getattr(connection.default_channel, "client", None)
+            if client is not None:
+                client.ping()
+    except Exception:  # each transport has its own errors
+        return False
+    return True
 
 
 LONGEST_COUNTDOWN = 300.0
@@ -81,23 +102,24 @@ class CeleryOutbox:
 
     def scan(self, scan_id: str) -> None:
         """Have a scan listed."""
-        self._send(SCAN, [scan_id])
+        self._send(SCAN, [scan_id], told=scan_id)
 
     def page(self, scan_id: str, number: int) -> None:
         """Have a page of candidates measured."""
-        self._send(ASSESS, [scan_id, number])
+        self._send(ASSESS, [scan_id, number], told=f"page {number} of {scan_id}")
 
-    def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
+    def compaction(self, compaction_id: str, *, told: str, delay: float = 0) -> bool:
         """Have a planned compaction run, after delay seconds; False where that is left to the sweep."""
-        return delay <= LONGEST_COUNTDOWN and self._send(COMPACT, [compaction_id], countdown=delay or None)
+        return delay <= LONGEST_COUNTDOWN and self._send(COMPACT, [compaction_id], told=told, countdown=delay or None)
 
     def events(self, event_ids: Sequence[str]) -> bool:
         """Have what webhooks told looked into; False where that is left to the sweep."""
-        return self._send(EVENTS, [list(event_ids)])
+        return self._send(EVENTS, [list(event_ids)], told=f"{len(event_ids)} webhooks")
 
-    def _send(self, task: str, args: list[Any], countdown: float | None = None) -> bool:
+    def _send(self, task: str, args: list[Any], *, told: str, countdown: float | None = None) -> bool:
+        """Send a message. told: what stands for its arguments on Flower's pages."""
         try:
-            self._app.send_task(task, args=args, countdown=countdown)
+            self._app.send_task(task, args=args, countdown=countdown, argsrepr=told, kwargsrepr="")
         except (OperationalError, OSError) as error:
             self.failed = True
             logger.warning("the broker did not take %s%s; the sweep will send it again: %s", task, tuple(args), error)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
+from worker import tracing
 from worker.audit.conversations import Known, Measurement, Observation
 from worker.audit.planning import Order
 from worker.audit.records import Scan
@@ -131,6 +132,7 @@ def planned_order(
         usage_expected=decision.forecast.tokens / snapshot.window,
         asked=asked,
         budget=budget,
+        trace=tracing.here(),
     )
 
 

@@ -18,6 +18,7 @@ from worker.contract.compaction import CompactionRequest, CompactionSettings
 from worker.ending import close_failed, give_back, refuse
 from worker.letta.client import CompactionReply, Letta
 from worker.letta.errors import LettaError, LettaProtocolError, LettaStatusError, NotFound
+from worker.logs.about import about
 from worker.look import Look, look
 from worker.loop import Interrupted
 from worker.measure import Ref, Unmeasurable
@@ -25,10 +26,15 @@ from worker.policy.decide import Compact, Decision, decide
 from worker.policy.rules import Policy
 from worker.pushback import note_error, note_success, pass_on
 from worker.service import Service
+from worker.telling import ANSWERED
+from worker.tracing import continued
 from worker.verify import prove_and_close
 from worker.vigil import POST_WITHIN
 
 logger = logging.getLogger(__name__)
+
+OPEN = ("released", "left")
+"""The words of a run that has not closed its row."""
 
 
 def run(service: Service, compaction_id: str) -> str:
@@ -36,17 +42,25 @@ def run(service: Service, compaction_id: str) -> str:
 
     Raises LedgerUnavailable where the database is away; the row then tells the sweep where to go on.
     """
-    with service.heart.over(compaction_id) as alone:
+    with about(compaction_id=compaction_id), service.heart.over(compaction_id) as alone:
         row = _claim(service, compaction_id) if alone else None
         if row is None:
             return "not_due"
-        try:
-            outcome = _Run(service, row).go()
-        except LostClaim as error:
-            logger.warning("%s", error)
-            outcome = "taken_over"
-    logger.info("%s of %s: %s", row.id, row.conversation_id, outcome)
+        ids = about(agent_id=row.agent_id, conversation_id=row.conversation_id, scan_id=row.scan_id)
+        with ids, continued(row.trace, "compaction", compaction_id=row.id):
+            outcome = _go(service, row)
     pass_on(service)
+    return outcome
+
+
+def _go(service: Service, row: Compaction) -> str:
+    try:
+        outcome = _Run(service, row).go()
+    except LostClaim as error:
+        logger.warning("%s", error)
+        return "taken_over"
+    if outcome in OPEN:
+        logger.info("%s of %s is still open: %s", row.id, row.conversation_id, outcome)
     return outcome
 
 
@@ -150,7 +164,7 @@ class _Run:
             return refuse(self._service, self._row, "not_found", f"the conversation is gone: {error}")
         if error.outcome_known:
             return self._not_done(error)
-        said = f"; it answered: {error.body[:300]}" if isinstance(error, LettaProtocolError) and error.body else ""
+        said = f"{ANSWERED}{error.body[:300]}" if isinstance(error, LettaProtocolError) and error.body else ""
         why = f"the answer was lost, its effect is to be looked for: {error}{said}"
         return self._leave(why, self._service.look_again_after)
 

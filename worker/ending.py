@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from datetime import timedelta
 
@@ -10,8 +9,7 @@ from worker.audit.records import Compaction
 from worker.handing import hand_out
 from worker.policy.delays import after_failure, after_refusal, before_retry
 from worker.service import Service
-
-logger = logging.getLogger(__name__)
+from worker.story import tell
 
 MOST_ATTEMPTS = 5
 """Claims of one row before it is closed as failed."""
@@ -36,7 +34,7 @@ def give_back(
 
 def refuse(service: Service, row: Compaction, outcome: str, sentence: str, *, put_off: bool = False) -> str:
     """Close a row that the server or the fresh look said no to. put_off: and leave the conversation alone for long."""
-    service.ledger.compactions.refuse(
+    closed = service.ledger.compactions.refuse(
         row,
         outcome,
         sentence,
@@ -44,11 +42,12 @@ def refuse(service: Service, row: Compaction, outcome: str, sentence: str, *, pu
         now=service.now(),
         delay=after_refusal if put_off else None,
     )
+    tell(closed)
     return outcome
 
 
 def close_failed(service: Service, row: Compaction, outcome: str, error: str) -> str:
     """Close a row as failed and put the conversation off."""
-    service.ledger.compactions.fail(row, outcome, error, owner=service.owner, now=service.now(), delay=after_failure)
-    logger.error("%s of %s failed: %s: %s", row.id, row.conversation_id, outcome, error)
+    compactions, now = service.ledger.compactions, service.now()
+    tell(compactions.fail(row, outcome, error, owner=service.owner, now=now, delay=after_failure))
     return outcome

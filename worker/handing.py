@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worker.service import Service
+from worker.telling import order_line
 
 
 def hand_out(service: Service, compaction_ids: Sequence[str], *, delay: float = 0) -> None:
@@ -15,7 +16,10 @@ def hand_out(service: Service, compaction_ids: Sequence[str], *, delay: float = 
     """
     if not compaction_ids:
         return
-    service.ledger.compactions.enqueued(compaction_ids, now=service.now())
-    unsent = [one for one in compaction_ids if not service.outbox.compaction(one, delay=delay)]
+    planned = service.ledger.compactions.enqueued(compaction_ids, now=service.now())
+    lines = {row.id: order_line(row) for row in planned}
+    unsent = [
+        one for one in compaction_ids if not service.outbox.compaction(one, told=lines.get(one, one), delay=delay)
+    ]
     if unsent:
         service.ledger.compactions.not_enqueued(unsent)

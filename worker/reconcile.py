@@ -6,22 +6,25 @@ import logging
 from collections import Counter
 from datetime import timedelta
 
-from worker import safety
+from worker import backlog, safety
 from worker.audit.compactions import LostClaim
 from worker.audit.database import LedgerError
 from worker.audit.openrows import Abandoned
 from worker.audit.records import Compaction
 from worker.contract.compaction import CompactionResponse
+from worker.discretion import named
 from worker.ending import close_failed, give_back
 from worker.handing import hand_out
 from worker.letta.client import Letta
 from worker.letta.errors import LettaError, NotFound
 from worker.letta.summaries import summary_text
+from worker.logs.about import about
 from worker.look import find_message
 from worker.loop import Interrupted
 from worker.measure import Ref, in_context_ids
 from worker.pushback import note_success
 from worker.service import Service
+from worker.tracing import continued
 from worker.verify import prove_and_close
 from worker.vigil import POST_WITHIN
 
@@ -58,8 +61,16 @@ def sweep(service: Service) -> Counter[str]:
         with service.heart.over(abandoned.id) as alone:
             row = _take_over(service, abandoned) if alone else None
             if row is not None:
-                found[_settle(service, row)] += 1
+                with about(
+                    compaction_id=row.id,
+                    agent_id=row.agent_id,
+                    conversation_id=row.conversation_id,
+                    scan_id=row.scan_id,
+                ):
+                    found[_settle(service, row)] += 1
+    found["events"] += backlog.resend(service)
     found["safety_copies_removed"] += safety.remove_due(service)
+    found["pruned"] += backlog.prune(service)
     return +found
 
 
@@ -82,6 +93,11 @@ def _take_over(service: Service, abandoned: Abandoned) -> Compaction | None:
 
 def _settle(service: Service, row: Compaction) -> str:
     """Find out what became of a row whose worker is gone, and act on it."""
+    with continued(row.trace, "recovery", compaction_id=row.id):
+        return _find_out(service, row)
+
+
+def _find_out(service: Service, row: Compaction) -> str:
     try:
         if row.response is not None:
             return prove_and_close(service, row)
@@ -96,7 +112,7 @@ def _settle(service: Service, row: Compaction) -> str:
     except Exception as error:
         # A row that trips over a fault of ours must not keep the sweep from the others, nor be open for ever.
         logger.exception("%s could not be brought to an end", row.id)
-        what = f"{type(error).__name__}: {error}"
+        what = named(error)
         if service.now() - row.planned_at < FAULT_PATIENCE:
             return _later(service, row, f"a fault of the service itself: {what}")
         return close_failed(service, row, "internal_error", what)

@@ -12,6 +12,7 @@ from worker.audit.scans import LostScan, ScanOrder
 from worker.candidates import Batch, Candidate, candidates_of, observation, sighting
 from worker.letta.errors import LettaError
 from worker.letta.models import Unreadable
+from worker.logs.about import about
 from worker.loop import Interrupted
 from worker.policy.decide import Reason, screen
 from worker.policy.rules import Policy
@@ -81,6 +82,11 @@ def listing(service: Service) -> Iterator[Batch]:
 
 def _list_all(service: Service, scan: Scan) -> None:
     """List a scan's conversations page by page; a page's candidates are committed before anybody measures them."""
+    with about(scan_id=scan.id):
+        _list_and_finish(service, scan)
+
+
+def _list_and_finish(service: Service, scan: Scan) -> None:
     try:
         seen = service.ledger.scans.listed_already(scan.id)
         policy = Policy.model_validate(scan.policy_body)

@@ -12,6 +12,8 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import uuid4
 
+from worker import tracing
+from worker.audit.announcer import Announcer
 from worker.audit.ledger import Ledger
 from worker.audit.throttles import Limits
 from worker.clock import Clock, utc_now
@@ -35,8 +37,11 @@ class Outbox(Protocol):
     def page(self, scan_id: str, number: int) -> None:
         """Have a page of candidates measured."""
 
-    def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
-        """Have a planned compaction run, after delay seconds; False where no message was sent."""
+    def compaction(self, compaction_id: str, *, told: str, delay: float = 0) -> bool:
+        """Have a planned compaction run, after delay seconds; False where no message was sent.
+
+        told: what it is to do, in one line, for whoever watches the messages.
+        """
 
     def events(self, event_ids: Sequence[str]) -> bool:
         """Have what webhooks told looked into; False where no message was sent."""
@@ -51,9 +56,9 @@ class NoOutbox:
     def page(self, scan_id: str, number: int) -> None:
         """Send nothing."""
 
-    def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
+    def compaction(self, compaction_id: str, *, told: str, delay: float = 0) -> bool:
         """Send nothing."""
-        del compaction_id, delay
+        del compaction_id, told, delay
         return False
 
     def events(self, event_ids: Sequence[str]) -> bool:
@@ -82,7 +87,8 @@ class Service:
         """Open everything; raises SettingsError, PolicyError or LedgerError where something is not right."""
         settings.require_letta()
         policies = PolicyFile(settings.policy_file, SlidingWindow(settings.letta_sliding_window))
-        ledger = Ledger.open(settings.ledger_url)
+        ledger = Ledger.open(settings.ledger_url, Announcer(settings.notify_urls, settings.notify_summary))
+        tracing.watch_engine(ledger.database.engine)
         owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         return cls(
             settings=settings,
@@ -137,5 +143,6 @@ async def connect(settings: Settings) -> AsyncIterator[Letta]:
         http = open_http(settings.require_letta(), None if key is None else key.get_secret_value(), timeouts=timeouts)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    tracing.watch_client(http)
     async with http:
         yield Letta(http, timeouts)

@@ -95,6 +95,8 @@ class Settings(OperatingSettings, WebhookSettings, RunningSettings, LettaSetting
             value = getattr(self, name)
             if value not in (None, ()) and field.alias is not None:
                 values[field.alias] = " ".join(map(_text, value)) if isinstance(value, tuple) else _text(value)
+                # The file that it was read from, if it was, is not to be read a second time.
+                values[f"{field.alias}_FILE"] = ""
         return values
 
     def with_values(self, values: Mapping[str, str]) -> Self:

@@ -1,4 +1,7 @@
-"""The Celery tasks: decode, one call, nothing else. Their arguments are ids; what they mean is in the ledger."""
+"""The Celery tasks: decode, one call, tell. Their arguments are ids; what they mean is in the ledger.
+
+What a task returns is the line that operators read on Flower's pages; one whose work failed fails with such a line.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ from typing import Any
 from celery import signals
 
 from worker import assess as assessing
-from worker import compaction, reconcile, scan
+from worker import compaction, events, outgoing, reconcile, scan, watching
 from worker.audit.database import LedgerUnavailable
 from worker.broker import CeleryOutbox
 from worker.celery import app
-from worker.names import ASSESS, COMPACT, RECONCILE, SCAN, TICK
+from worker.logs.about import about
+from worker.names import ASSESS, ATTEND, COMPACT, EVENTS, NOTIFY, RECONCILE, SCAN, TICK
 from worker.service import Service
 from worker.settings import Settings
 from worker.startup import FAILED, or_exit
+from worker.telling import TaskFailed, Told, counts_line, outcome_line, scan_line
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +36,17 @@ AWAY: dict[str, Any] = {
     "retry_backoff_max": 60,
     "retry_jitter": True,
     "max_retries": 8,
+    # Told in the log by whoever failed, where it happened.
+    "throws": (TaskFailed,),
 }
 """A database that is away fails the task at once, before Letta is called; it runs again some seconds later."""
+
+
+UNSEEN: dict[str, Any] = {"send_events": False, "ignore_result": True, "throws": (LedgerUnavailable,)}
+"""For tasks that run every few seconds and mostly find nothing: on Flower's pages they would bury the others.
+
+The next one comes soon, so that none is retried.
+"""
 
 
 def service() -> Service:
@@ -69,35 +83,66 @@ def _close(**_: Any) -> None:
 
 
 @app.task(name=TICK, **AWAY)
-def tick(schedule: str) -> None:
+def tick(schedule: str) -> Told:
     """Scan for one tick of a schedule."""
     try:
-        scan.tick(service(), schedule)
+        scan_id = scan.tick(service(), schedule)
     except scan.UnknownName as error:
         logger.warning("a tick for a schedule that is not in force any more: %s", error)
+        return Told(f"nothing done: {error}")
+    return _scan_told(scan_id)
 
 
 @app.task(name=SCAN, **AWAY)
-def list_scan(scan_id: str) -> None:
+def list_scan(scan_id: str) -> Told:
     """List a scan that was begun elsewhere, or whose worker died."""
     scan.resume(service(), scan_id)
+    return _scan_told(scan_id)
 
 
 @app.task(name=ASSESS, **AWAY)
-def assess(scan_id: str, number: int) -> None:
+def assess(scan_id: str, number: int) -> Told:
     """Measure one page of a scan's candidates and plan what is to be compacted."""
-    assessing.assess(service(), scan_id, number)
+    with about(scan_id=scan_id):
+        reasons = assessing.assess(service(), scan_id, number)
+    return Told(f"{reasons.total()} decided: {counts_line(reasons)}" if reasons else "nothing left to decide")
 
 
 @app.task(name=COMPACT, **AWAY)
-def compact(compaction_id: str) -> None:
+def compact(compaction_id: str) -> Told:
     """Run one planned compaction."""
-    compaction.run(service(), compaction_id)
+    word = compaction.run(service(), compaction_id)
+    row = service().ledger.compactions.get(compaction_id)
+    return Told(f"nothing done: {compaction_id} is not in the ledger" if row is None else outcome_line(row, word))
+
+
+@app.task(name=EVENTS, **AWAY)
+def handle_events(event_ids: list[str]) -> Told:
+    """Find out which conversations webhooks told of, and have them watched."""
+    return Told(counts_line(events.handle(service(), event_ids)) or "nothing left to find out")
+
+
+@app.task(name=ATTEND, **UNSEEN)
+def attend() -> None:
+    """Decide about the watched conversations that have fallen idle."""
+    watching.attend(service())
+
+
+@app.task(name=NOTIFY, **UNSEEN)
+def notify() -> None:
+    """Send the service's own webhooks that are due."""
+    outgoing.notify(service())
 
 
 @app.task(name=RECONCILE, **AWAY)
-def sweep() -> None:
+def sweep() -> Told:
     """Set going again what is stuck, and close what is known by now."""
     found = reconcile.sweep(service())
     if found:
         logger.info("the sweep found %s", dict(found))
+    return Told(counts_line(found) or "found nothing to do")
+
+
+def _scan_told(scan_id: str) -> Told:
+    row = service().ledger.scans.get(scan_id)
+    return Told(f"nothing done: {scan_id} is not in the ledger" if row is None else scan_line(row))

@@ -17,6 +17,7 @@ from worker.measure import Ref, Unmeasurable
 from worker.policy.proof import Flag, prove
 from worker.policy.rules import Policy
 from worker.service import Service
+from worker.story import tell
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def prove_and_close(service: Service, row: Compaction, *, recovered: CompactionR
         closing = _unproven(response, problem, recovered=recovered is not None)
     else:
         closing = _proven(row, response, seen, arrived, recovered=recovered is not None)
-    service.ledger.compactions.succeed(row, closing, owner=service.owner, now=service.now())
+    tell(service.ledger.compactions.succeed(row, closing, owner=service.owner, now=service.now()))
     if Flag.MESSAGES_DROPPED in closing.flags:
         logger.error("%s of %s dropped messages from the context: %s", row.id, row.conversation_id, closing.ids_dropped)
     return "recovered" if recovered is not None else "compacted"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from tests.support.rows import AGENT, MEASURED, NOW, OWNER, order
+from worker.audit.announcer import Announcer
 from worker.audit.compactions import Intent
 from worker.audit.database import Database, upgrade
 from worker.audit.ledger import Ledger
@@ -157,6 +158,10 @@ class Outbox:
     """Keeps what was handed out."""
 
     sent: list[tuple[str, float]] = field(default_factory=list)
+    messages: list[list[str]] = field(default_factory=list)
+    """The ids of events, message by message."""
+    away: bool = False
+    """Whether the broker takes no event."""
 
     def scan(self, scan_id: str) -> None:
         self.sent.append((scan_id, 0))
@@ -164,9 +169,15 @@ class Outbox:
     def page(self, scan_id: str, number: int) -> None:
         self.sent.append((f"{scan_id}/{number}", 0))
 
-    def compaction(self, compaction_id: str, *, delay: float = 0) -> bool:
+    def compaction(self, compaction_id: str, *, told: str, delay: float = 0) -> bool:
+        del told
         self.sent.append((compaction_id, delay))
         return True
+
+    def events(self, event_ids: Sequence[str]) -> bool:
+        if not self.away:
+            self.messages.append(list(event_ids))
+        return not self.away
 
 
 @dataclass
@@ -246,7 +257,8 @@ def bench(folder: Path, **settings: str) -> Iterator[Bench]:
     read = Settings.load({"COMPACTOR_POLICY_FILE": str(policy_file), **environment}, directory=folder)
     database = Database(read.ledger_url)
     upgrade(database)
-    ledger, letta, time, outbox = Ledger(database), FakeLetta(), Time(), Outbox()
+    ledger = Ledger(database, Announcer(read.notify_urls, read.notify_summary))
+    letta, time, outbox = FakeLetta(), Time(), Outbox()
 
     @asynccontextmanager
     async def connect() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import socket
 import sys
 from typing import Any
@@ -61,6 +62,18 @@ def is_loopback(address: Any) -> bool:
     except ValueError:
         return False
     return ip.is_loopback or ip.is_unspecified
+
+
+def quiet_port() -> int:
+    """A free port that no outgoing connection is given by chance: it stays free until somebody listens on it."""
+    choice = random.SystemRandom()
+    while True:
+        port = choice.randrange(20_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 GUARD = LoopbackGuard()

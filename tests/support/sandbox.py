@@ -65,14 +65,16 @@ class Sandbox:
 
 
 @contextmanager
-def running_sandbox(folder: Path, **options: Option) -> Iterator[Sandbox]:
+def running_sandbox(
+    folder: Path, environment: Mapping[str, str] | None = None, /, **options: Option
+) -> Iterator[Sandbox]:
     """Start a sandbox with its files in `folder` and stop it at the end.
 
-    options: the command line's, with underscores for dashes; a list gives an option several times. RuntimeError
-    with the end of its log if it does not come up.
+    environment: added to this process's; options: the command line's, with underscores for dashes; a list gives an
+    option several times. RuntimeError with the end of its log if it does not come up.
     """
     key = options.get("api_key")
-    with sandbox_process(folder / "sandbox.db", *_arguments(options)) as running:
+    with sandbox_process(folder / "sandbox.db", *_arguments(options), environment=environment) as running:
         yield replace(running, api_key=None if key is None else str(key))
 
 

@@ -22,6 +22,9 @@ from worker.audit.reports import Wanted
 START_SECONDS = 40.0
 STOP_SECONDS = 40.0
 
+OURS = ("COMPACTOR_", "LETTA_", "STEP_COMPLETE_")
+"""How the variables begin that a developer may have set for a service of his own."""
+
 POLICY = """
 [policies.default]
 trigger_usage = 0.70
@@ -100,6 +103,10 @@ class Service:
             ["-A", "scheduler", "beat", "--loglevel", "INFO", "--pidfile", str(pidfile)], "beat: Starting"
         )
 
+    def door(self) -> Process:
+        """Start the door for webhooks and wait until it listens on the environment's COMPACTOR_WEBHOOK_PORT."""
+        return self._start([sys.executable, "-m", "scheduler.webhook"], "Uvicorn running on")
+
     def compactor(self, *arguments: str, expect: int | None = 0, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command line; a status other than the expected one fails with what it printed."""
         done = subprocess.run(
@@ -139,10 +146,13 @@ class Service:
         return "\n".join(f"--- {process.log.name}\n{process.text()}" for process in self.processes)
 
     def _celery(self, command: Sequence[str], ready: str) -> Process:
+        return self._start([sys.executable, "-m", "celery", *command], ready)
+
+    def _start(self, command: Sequence[str], ready: str) -> Process:
         log = self.folder / f"process{len(self.processes)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "celery", *command],
+                command,
                 env=self.environment,
                 cwd=self.folder,
                 stdout=output,
@@ -170,7 +180,7 @@ def deployed(
 ) -> Iterator[Service]:
     """Write the policy file, upgrade the ledger, and give what starts the processes; all of them end with the block."""
     (folder / "policy.toml").write_text(policy)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPACTOR_", "LETTA_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment |= {
         "LETTA_BASE_URL": letta_url,
         "COMPACTOR_BROKER_URL": broker_url,

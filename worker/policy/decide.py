@@ -50,6 +50,7 @@ class Reason(StrEnum):
     SAFETY_COPY = "safety_copy"
     BREAKER_OPEN = "breaker_open"
     UNREADABLE = "unreadable"
+    NOT_FOUND = "not_found"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,13 @@ def test_a_full_quiet_conversation_is_compacted() -> None:
 
 
 def test_every_reason_is_met_here_or_made_elsewhere() -> None:
-    made_elsewhere = {Reason.MAX_PER_SCAN, Reason.SAFETY_COPY, Reason.BREAKER_OPEN, Reason.UNREADABLE}
+    made_elsewhere = {
+        Reason.MAX_PER_SCAN,
+        Reason.SAFETY_COPY,
+        Reason.BREAKER_OPEN,
+        Reason.UNREADABLE,
+        Reason.NOT_FOUND,
+    }
     only_before_measuring = {Reason.UNCHANGED}
     assert {*SKIPS, Reason.OVER_TRIGGER, Reason.ASKED} | made_elsewhere | only_before_measuring == set(Reason)
 

@@ -64,6 +64,13 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "COMPACTOR_MESSAGE_PATIENCE": ("message_patience", "900", 900.0),
     "COMPACTOR_LOOK_AGAIN_AFTER": ("look_again_after", "5", 5.0),
     "COMPACTOR_LOG_LEVEL": ("log_level", "DEBUG", "DEBUG"),
+    "COMPACTOR_LOG_FORMAT": ("log_format", "json", "json"),
+    "COMPACTOR_FLOWER_AUTH": ("flower_auth", "me:passw0rd", SecretStr("me:passw0rd")),
+    "COMPACTOR_FLOWER_HOST": ("flower_host", "::1", "::1"),
+    "COMPACTOR_FLOWER_PORT": ("flower_port", "5556", 5556),
+    "COMPACTOR_FLOWER_URL_PREFIX": ("flower_url_prefix", "/ops/flower/", "ops/flower"),
+    "COMPACTOR_METRICS_HOST": ("metrics_host", "0.0.0.0", "0.0.0.0"),  # noqa: S104
+    "COMPACTOR_METRICS_PORT": ("metrics_port", "9000", 9000),
     "STEP_COMPLETE_KEY": ("step_complete_key", "k-1", SecretStr("k-1")),
     "COMPACTOR_WEBHOOK_SECRETS": (
         "webhook_secrets",
@@ -113,6 +120,15 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("localhost:6379", "is no URL"),
         (f"redis://:{SECRET}@host:6379/0", "percent-encode the password"),
     ],
+    "COMPACTOR_FLOWER_AUTH": [
+        ("passw0rd", "must be user:password"),
+        (":passw0rd", "must be user:password"),
+        ("me:passw0r", "at least 8 characters"),
+        ("me:pass w0rd", "without spaces"),
+        ("me:passw0rdé", "printable ASCII"),
+    ],
+    "COMPACTOR_FLOWER_PORT": [("0", "greater than or equal to 1"), ("65536", "less than or equal to 65535")],
+    "COMPACTOR_FLOWER_URL_PREFIX": [("my flower", "must be a path"), ("http://x/flower", "must be a path")],
     "COMPACTOR_CONCURRENCY": [("0", "greater than or equal to 1"), ("many", "a whole number"), ("1.5", "whole number")],
     "COMPACTOR_MAX_IN_FLIGHT": [("0", "greater than or equal to 1")],
     "COMPACTOR_MAX_IN_FLIGHT_PER_MODEL": [("0", "greater than or equal to 1")],
@@ -208,6 +224,13 @@ def test_a_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
     )
     assert settings.letta_api_key == SecretStr(f"sk-{SECRET}")
     assert settings.broker_url is None
+
+
+def test_a_process_that_is_given_the_settings_does_not_read_the_secrets_file_again(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"sk-{SECRET}")
+    environ = {"LETTA_API_KEY_FILE": str(tmp_path / "key")}
+    settings = load(tmp_path, **environ)
+    assert load(tmp_path, **environ | settings.environment()) == settings
 
 
 def test_a_secrets_file_that_cannot_be_read_or_is_one_too_many_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""The service's own webhooks: what was done is told to others, signed, again and again until they took it.
+
+At least once: a process that dies between an answer and its note in the ledger leaves the delivery to be sent again,
+under the same `webhook-id`, by which a receiver knows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+
+from worker.audit.compactions import LostClaim
+from worker.audit.deliveries import Delivery
+from worker.courier import AT_ONE_ENDPOINT, TIMEOUT, Answer, carry, shown
+from worker.logs.about import about
+from worker.loop import Interrupted
+from worker.policy.delays import before_redelivery
+from worker.service import Service
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 100
+"""Deliveries claimed together."""
+
+LEASE = timedelta(seconds=AT_ONCE / AT_ONE_ENDPOINT * TIMEOUT + 50)
+"""How long a claim holds: longer than the slowest endpoint can take with all that was claimed."""
+
+GONE = 410
+"""The status by which an endpoint says that it wants no more."""
+
+
+_ROUNDS = threading.BoundedSemaphore(4)
+"""Rounds of one process: more than one, so that a slow endpoint holds up no other, and not all of its threads."""
+
+
+def notify(service: Service) -> Counter[str]:
+    """Send the deliveries that are due. Gives how many were delivered, failed for now, and dead.
+
+    Does nothing where enough threads of this process are at it. Raises LedgerUnavailable; what was claimed by then is
+    due again once its lease is over.
+    """
+    if not _ROUNDS.acquire(blocking=False):
+        return Counter()
+    try:
+        return _round(service)
+    finally:
+        _ROUNDS.release()
+
+
+def _round(service: Service) -> Counter[str]:
+    ends: Counter[str] = Counter()
+    settings, secret = service.settings, service.settings.notify_secret
+    if secret is None:
+        return ends
+    claimed = {
+        one.id: one
+        for one in service.ledger.deliveries.claim_due(
+            now=service.now(), owner=service.owner, lease=LEASE, limit=AT_ONCE
+        )
+    }
+    wanted = [one for one in claimed.values() if one.endpoint in settings.notify_urls]
+    for one in claimed.values():
+        if one.endpoint not in settings.notify_urls:
+            unwanted = Answer(one.id, None, "its endpoint is not in COMPACTOR_NOTIFY_URLS any more")
+            ends[_note(service, one, unwanted, last=True)] += 1
+    if not wanted:
+        return ends
+    failures: dict[str, list[str]] = {}
+    with suppress(Interrupted):
+        for answer in service.loop.walk(lambda _: carry(wanted, secret.get_secret_value(), service.now)):
+            delivery = claimed[answer.parcel_id]
+            with about(delivery_id=delivery.id):
+                ends[_note(service, delivery, answer, last=answer.status == GONE)] += 1
+            if answer.error is not None:
+                failures.setdefault(shown(delivery.endpoint), []).append(answer.error)
+    for endpoint, errors in failures.items():
+        logger.warning("%s did not take %d webhooks, the last one: %s", endpoint, len(errors), errors[-1])
+    return ends
+
+
+def _note(service: Service, delivery: Delivery, answer: Answer, *, last: bool) -> str:
+    """Write down how one attempt went, and when the next one is due."""
+    deliveries, now = service.ledger.deliveries, service.now()
+    wait = None if last else before_redelivery(delivery.attempts, random.random())  # noqa: S311 - only jitter
+    try:
+        if answer.error is None:
+            deliveries.delivered(delivery.id, owner=service.owner, status=answer.status or 0, now=now)
+            return "delivered"
+        deliveries.failed(
+            delivery.id,
+            owner=service.owner,
+            status=answer.status,
+            error=answer.error,
+            next_at=None if wait is None else now + max(wait, timedelta(seconds=answer.retry_after or 0)),
+            now=now,
+        )
+    except LostClaim as error:
+        logger.warning("%s", error)
+        return "taken_over"
+    if wait is not None:
+        return "failed"
+    where, what = shown(delivery.endpoint), f"{delivery.type} of {delivery.subject_id}"
+    logger.error("%s (%s) is dead: %s did not take it: %s", delivery.id, what, where, answer.error)
+    return "dead"
