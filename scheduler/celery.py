@@ -13,6 +13,7 @@ from celery.schedules import crontab, schedule
 
 from scheduler.schedule import Entry, entries
 from worker.broker import make_app
+from worker.names import ATTEND, NOTIFY
 from worker.policy.forecast import SlidingWindow
 from worker.policy.rules import Schedule
 from worker.policyfile import PolicyFile
@@ -21,6 +22,13 @@ from worker.startup import or_exit
 
 logger = logging.getLogger(__name__)
 
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Leave out that beat has sent what it sends every few seconds: it would bury all else."""
+    return not (isinstance(record.args, tuple) and record.args[1:] in ((ATTEND,), (NOTIFY,)))
+
+
+logging.getLogger("celery.beat").addFilter(_tells_something)
 
 _lock: IO[str] | None = None
 
@@ -45,7 +53,9 @@ def _alone() -> bool:
 def beat_entry(entry: Entry) -> dict[str, Any]:
     """Put an entry into Celery's own words."""
     when = crontab.from_string(entry.cron) if entry.cron is not None else schedule(entry.every)
-    return {"task": entry.task, "kwargs": entry.kwargs, "schedule": when, "options": {"expires": entry.expires}}
+    # The entry's name says on Flower's pages what the arguments would.
+    options = {"expires": entry.expires, "argsrepr": entry.name, "kwargsrepr": ""}
+    return {"task": entry.task, "kwargs": entry.kwargs, "schedule": when, "options": options}
 
 
 class PolicyScheduler(PersistentScheduler):
@@ -56,6 +66,8 @@ class PolicyScheduler(PersistentScheduler):
 
     _in_force: Mapping[str, Schedule]
     schedule_filename: str
+    _store: Any
+    _closed = False
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Look at the policy file before the entries; a bad file leaves them as they are."""
@@ -67,6 +79,18 @@ class PolicyScheduler(PersistentScheduler):
             self._heap = None
             logger.info("the schedules changed: %s", ", ".join(sorted(current)))
         return float(super().tick(*args, **kwargs))
+
+    def close(self) -> None:
+        """Put the schedule away, once.
+
+        Celery does it in the handler of a signal and again on the way out. A tick that the signal interrupted may have
+        left something to be written in between, which the second time and the end of the process would trip over.
+        """
+        if self._closed:
+            self._store.cache.clear()
+            return
+        self._closed = True
+        super().close()
 
     def setup_schedule(self) -> None:
         """Start from the entries that the app was given."""
@@ -88,6 +112,8 @@ app.conf.update(
     beat_schedule_filename=str(settings.state_dir / "beat-schedule"),
     # Written after each tick: a beat that was killed does not send the last tick twice.
     beat_sync_every=1,
+    # What beat sends is told by the worker that takes it; what is sent every few seconds is not told at all.
+    task_send_sent_event=False,
     # Beat looks up at least this often, so that a change of the file is in force soon.
     beat_max_loop_interval=5,
 )

@@ -1,0 +1,1 @@
+"""The HTTP door: verify, commit, answer; what comes of it is the workers'."""
