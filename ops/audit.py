@@ -18,12 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ops import desk
-from ops.view import age, bar, conversation_name, reasons_line, show_compactions, show_conversations
+from ops.view import age, bar, show_compactions, show_conversations
 from worker.audit.records import Compaction, State
-from worker.audit.reports import Stats, Wanted
+from worker.audit.reports import Wanted
+from worker.audit.stats import Stats
 from worker.policy.decide import Reason
 from worker.policy.durations import parse_duration
 from worker.policy.proof import Flag
+from worker.telling import conversation_name, counts_line
 
 app = typer.Typer(no_args_is_help=True, help="What was decided and done, and the proof of it.")
 
@@ -158,7 +160,7 @@ def stats(
     Example: `compactor audit stats --check --since 24h`.
     """
     with desk.ledger() as ledger:
-        sums = ledger.reports.stats(Wanted(since=_since(since)), [flag.value for flag in Flag])
+        sums = ledger.reports.stats(since=_since(since), flags=[flag.value for flag in Flag])
     if as_json:
         desk.show_json(sums)
     else:
@@ -188,20 +190,20 @@ def conversations_command(
             reason=reason, put_off_at=now if put_off else None, failures=STUCK_AFTER if stuck else None, limit=limit
         )
         rows = list(found)
-        why = {row: ledger.compactions.get(row.last_compaction_id or "") for row in rows} if stuck else {}
+        why = ledger.reports.errors([row.last_compaction_id or "" for row in rows]) if stuck else {}
+    errors = {row: why.get(row.last_compaction_id or "") for row in rows} if stuck else {}
     if as_json:
-        errors = {row: None if last is None else last.error for row, last in why.items()}
         desk.show_json([asdict(row) | ({"last_error": errors[row]} if stuck else {}) for row in rows])
         return
     if not rows:
         desk.out.print("no conversation in the ledger is like that")
         return
     show_conversations(desk.out, rows)
-    for row, last in why.items():
+    for row, error in errors.items():
         name = conversation_name(row.agent_id, row.conversation_id)
         until = "-" if row.not_before is None else f"{row.not_before:%Y-%m-%d %H:%M} UTC"
-        error = "-" if last is None else last.error
-        desk.out.print(f"{name}: {row.failures_in_row} failures in a row, put off until {until}: {error}", markup=False)
+        told = f"{name}: {row.failures_in_row} failures in a row, put off until {until}: {error or '-'}"
+        desk.out.print(told, markup=False)
 
 
 def exported(row: Compaction) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def _stats_table(sums: Stats) -> Table:
         ("triggers", sums.by_trigger),
         ("flags", {flag: count for flag, count in sums.by_flag.items() if count}),
     ):
-        table.add_row(name, Text(reasons_line(counts) or "none"))
+        table.add_row(name, Text(counts_line(counts) or "none"))
     table.add_row("tokens freed", f"{sums.tokens_freed:,}")
     table.add_row("messages evicted", f"{sums.messages_evicted:,}")
     table.add_row("mean usage before", bar(sums.usage_before))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ops import audit, desk, doctor, scanning, sweeping, up
+from ops import audit, desk, doctor, flower, scanning, sweeping, up, webhooks
 from ops.broker import BrokerUnavailable
 from ops.place import PlaceUnusable
 from ops.scanning import Json
@@ -41,9 +41,11 @@ app.command("compact")(scanning.compact_command)
 app.command("reconcile")(sweeping.reconcile_command)
 app.add_typer(audit.app, name="audit")
 app.command("conversations")(audit.conversations_command)
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(policy_app, name="policy")
 app.add_typer(db_app, name="db")
 app.command("doctor")(doctor.doctor_command)
+app.command("flower")(flower.flower_command)
 
 MISCONFIGURED = (SettingsError, PolicyError, SchemaMismatch, BrokerUnavailable, PlaceUnusable, UnknownName)
 FAILED = (LedgerError, LettaError, CannotAsk, SupervisorError)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from worker.audit.ledger import Ledger
+from worker.logs.setup import configure
 from worker.service import NoOutbox, Outbox, Service
 from worker.settings import Settings
 
@@ -31,7 +32,7 @@ def settings(*, join: bool = True) -> Settings:
     join: whether to join what a running `compactor up` has brought up.
     """
     read = Settings.load(join=join)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    configure(read, level=logging.WARNING, auto="text")
     return read
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.text import Text
 
-from ops import desk
+from ops import desk, webhookcheck
 from ops.broker import BrokerUnavailable, choose_broker
+from ops.findings import Finding, fine, note, wrong
 from ops.scanning import Json
 from worker.audit.database import Database, LedgerError, require_head
 from worker.audit.ledger import Ledger
@@ -34,32 +34,12 @@ MOST_SKEW = timedelta(seconds=30)
 PING_TIMEOUT = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at: fine, or not, with what to do. needed: whether the service cannot do without it."""
-
-    name: str
-    sentence: str
-    remedy: str = ""
-    fine: bool = True
-    needed: bool = True
-
-
-def fine(name: str, sentence: str) -> Finding:
-    """Tell that something is as it should be."""
-    return Finding(name, sentence)
-
-
-def wrong(name: str, sentence: str, remedy: str = "") -> Finding:
-    """Tell what is wrong with something, and what to do."""
-    return Finding(name, sentence, remedy, fine=False)
-
-
 def doctor_command(as_json: Json = False) -> None:
     """Check everything that the service needs, and say what to do about what is wrong.
 
     Letta reachable and which version, key accepted, clocks alike, database at its schema, broker reachable, a worker
-    answering, policy file valid. Exit status 1 where something that is needed is not right.
+    answering, the door open and its events looked into, policy file valid. Exit status 1 where something that is
+    needed is not right.
     """
     settings = desk.settings()
     findings = []
@@ -153,7 +133,7 @@ def throttles(settings: Settings) -> Iterator[Finding]:
             else:
                 since = f"{throttle.failures_in_row} failures in a row, tried again at {throttle.open_until}"
                 remedy = "look at the errors: `compactor audit list --state failed`"
-                yield Finding("limit", f"{sentence}; {since}", remedy, fine=False, needed=False)
+                yield note("limit", f"{sentence}; {since}", remedy)
     except LedgerError as error:
         yield wrong("limit", str(error))
     finally:
@@ -200,4 +180,12 @@ def policy(settings: Settings) -> Iterator[Finding]:
     yield fine("policy", f"{settings.policy_file}: {counts}")
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (letta, ledger, throttles, broker, policy)
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    letta,
+    ledger,
+    throttles,
+    broker,
+    webhookcheck.door,
+    webhookcheck.webhooks,
+    policy,
+)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ops import desk
-from ops.view import conversation_name, reasons_line, show_compactions
+from ops.view import show_compactions
 from ops.watch import watch_compaction, watch_scan
 from worker import asked, assess, scan
 from worker.audit.records import ScanState, State
@@ -22,6 +22,7 @@ from worker.policy.decide import Compact, Reason
 from worker.policy.rules import Policy
 from worker.policy.snapshot import Snapshot
 from worker.service import Service
+from worker.telling import conversation_name, counts_line
 
 PING_TIMEOUT = 2.0
 """Seconds to wait for any worker to answer before a waiting command says that none does."""
@@ -136,12 +137,12 @@ def show_scan(service: Service, scan_id: str, *, as_json: bool = False, patience
         show_compactions(desk.out, rows)
         found = watched.scan
         desk.out.print(
-            f"{found.listed} conversations looked at: {reasons_line(found.reasons) or 'none'}",
+            f"{found.listed} conversations looked at: {counts_line(found.reasons) or 'none'}",
             markup=False,
             soft_wrap=True,
         )
         ends = Counter(row.state for row in rows)
-        desk.out.print(f"{len(rows)} compactions: {reasons_line(dict(ends)) or 'none was needed'}", markup=False)
+        desk.out.print(f"{len(rows)} compactions: {counts_line(ends) or 'none was needed'}", markup=False)
     _say_unreadable(_unreadable_of(service, scan_id), watched.scan.reasons.get(Reason.UNREADABLE, 0))
     if watched.scan.state == ScanState.FAILED:
         desk.fail(f"{scan_id} failed: {watched.scan.sentence}")
@@ -186,7 +187,7 @@ def _preview(service: Service, order: ScanOrder, *, as_json: bool) -> None:
         name = conversation_name(row["agent_id"], row["conversation_id"])
         desk.out.print(f"would compact {name}: {row['sentence']}", markup=False, soft_wrap=True)
     desk.out.print(
-        f"{len(found)} conversations looked at: {reasons_line(dict(reasons)) or 'none'}", markup=False, soft_wrap=True
+        f"{len(found)} conversations looked at: {counts_line(reasons) or 'none'}", markup=False, soft_wrap=True
     )
 
 

@@ -9,12 +9,13 @@ import typer
 
 from ops import desk
 from ops.scanning import Json, Wait
-from ops.view import reasons_line, show_compactions
+from ops.view import show_compactions
 from worker import reconcile
 from worker.audit.records import State
 from worker.audit.reports import Wanted
 from worker.broker import CeleryOutbox, make_app
 from worker.service import Service
+from worker.telling import counts_line
 
 SWEEP_EVERY = 2.0
 """Seconds between two sweeps of `--wait`."""
@@ -58,6 +59,6 @@ def _show(found: Counter[str], left: int, *, as_json: bool) -> None:
     if as_json:
         desk.show_json({"found": dict(found), "left": left})
         return
-    desk.out.print(f"the sweep found {reasons_line(dict(found)) or 'nothing to do'}", markup=False)
+    desk.out.print(f"the sweep found {counts_line(found) or 'nothing to do'}", markup=False)
     if left:
         desk.out.print(f"{left} rows wait: their worker may live, or the server may still be at it; see --wait")

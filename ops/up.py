@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ops import desk
-from ops.broker import Broker, BrokerKind, choose_broker
+from ops import desk, door, flower
+from ops.broker import BrokerKind, choose_broker
 from ops.childlog import ChildLog
+from ops.children import Site, children
+from ops.listening import free_port
 from ops.place import alone_in
-from ops.process import Child
 from ops.scanning import show_scan
 from ops.supervisor import Supervisor, log_names
 from worker import scan
@@ -31,30 +29,10 @@ from worker.policyfile import read_policy
 from worker.service import Service
 from worker.settings import RUNTIME_FILE, RUNTIME_PID, Settings
 
-DEMO_CONVERSATIONS = 40
-"""Conversations that a new sandbox is seeded with."""
-
-SUMMARIZER_SECONDS = "0.8:0.4"
-"""What the sandbox's summarizer takes, and how much that varies. A real one takes longer; nobody waits for a demo."""
-
 PASS_SECONDS = 90.0
 """How long `--once` waits for its pass before it stops everything and says what is still open."""
 
-WORKER_GRACE, OTHERS_GRACE = 30.0, 10.0
-"""Seconds from SIGTERM to SIGKILL; a worker may have compactions under way."""
-
 FIRST_SCHEDULE = "nightly"
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One machine's setting: what runs, where it keeps things, and the environment that ties it together."""
-
-    settings: Settings
-    broker: Broker
-    environment: Mapping[str, str]
-    sandbox: Path | None
-    """The sandbox's database file, None where a real server is used."""
 
 
 def up_command(
@@ -63,7 +41,7 @@ def up_command(
         bool, typer.Option("--fresh", help="Begin with a new sandbox and its new ledger; a real server's are kept.")
     ] = False,
 ) -> None:
-    """Run the whole service here: broker, worker and beat; and a sandbox while no LETTA_BASE_URL is set.
+    """Run the whole service here: broker, worker, Flower, door and beat; and a sandbox while no LETTA_BASE_URL is set.
 
     It upgrades the ledger, starts everything in order, runs the nightly pass now, shows what it did, and then stays
     until Ctrl-C while the schedules go on. A process that dies is started again. Everything is kept in
@@ -82,12 +60,12 @@ def up_command(
 
 
 def _up(settings: Settings, book: PolicyBook, *, once: bool) -> None:
-    with _site(settings, allow_stand_in=once) as site:
+    with _site(settings, once=once) as site:
         desk.out.print(f"ledger   {site.settings.shown_ledger_url}", markup=False, soft_wrap=True)
         upgrade(Database(site.settings.ledger_url))
-        children = _children(site)
-        log = ChildLog(settings.state_dir / "log", log_names(children), None if once else desk.err)
-        with closing(log), Supervisor(children, log) as supervisor:
+        processes = children(site)
+        log = ChildLog(settings.state_dir / "log", log_names(processes), None if once else desk.err)
+        with closing(log), Supervisor(processes, log) as supervisor:
             desk.out.print(supervisor.status_table())
             schedule = FIRST_SCHEDULE if FIRST_SCHEDULE in book.schedules else next(iter(book.schedules), None)
             over = _run_pass(site, schedule)
@@ -99,82 +77,56 @@ def _up(settings: Settings, book: PolicyBook, *, once: bool) -> None:
 
 
 @contextmanager
-def _site(settings: Settings, *, allow_stand_in: bool) -> Iterator[Site]:
+def _site(settings: Settings, *, once: bool) -> Iterator[Site]:
     """Choose what is not set, and leave it for other terminals to find while it runs."""
     configured = None if settings.broker_url is None else settings.require_broker()
     with ExitStack() as stack:
-        broker = choose_broker(configured, settings.state_dir, allow_stand_in=allow_stand_in)
+        broker = choose_broker(configured, settings.state_dir, allow_stand_in=once)
         stack.callback(broker.close)
         desk.out.print(f"broker   {broker.note}", markup=False, soft_wrap=True)
         chosen: dict[str, str] = {}
         sandbox = None
         if settings.letta_base_url is None:
             sandbox = settings.state_dir / "sandbox.db"
-            chosen["LETTA_BASE_URL"] = f"http://127.0.0.1:{_free_port()}"
+            chosen["LETTA_BASE_URL"] = f"http://127.0.0.1:{free_port()}"
+            chosen |= door.for_a_trial(settings)
         if broker.kind is not BrokerKind.CONFIGURED:
             chosen["COMPACTOR_BROKER_URL"] = broker.url
         resolved = settings.with_values(
             chosen
+            | ({} if once else flower.for_up(settings))
             | {
                 "COMPACTOR_STATE_DIR": str(settings.state_dir.absolute()),
+                "COMPACTOR_LOG_FORMAT": "text" if settings.log_format == "auto" else settings.log_format,
                 "COMPACTOR_DATABASE_URL": settings.absolute_ledger_url,
                 "COMPACTOR_POLICY_FILE": str(settings.policy_file.absolute()),
             }
         )
         what = "a stand-in for Letta (sandbox/)" if sandbox else "Letta"
         desk.out.print(f"server   {what} at {resolved.letta_base_url}", markup=False, soft_wrap=True)
+        _say_where_the_door_is(resolved, usual=settings)
+        if not once:
+            desk.out.print(f"flower   {flower.way_in(resolved, usual=settings)}", markup=False, soft_wrap=True)
         _leave_runtime_file(stack, settings.state_dir / RUNTIME_FILE, {RUNTIME_PID: str(os.getpid())} | chosen)
-        yield Site(resolved, broker, resolved.environment(), sandbox)
+        yield Site(resolved, broker, resolved.environment(), sandbox, stays=not once)
+
+
+def _say_where_the_door_is(settings: Settings, *, usual: Settings) -> None:
+    if not door.can_open(settings):
+        line = "off, no webhooks are taken: STEP_COMPLETE_KEY or COMPACTOR_WEBHOOK_SECRETS opens it"
+    elif settings.webhook_port != usual.webhook_port:
+        line = f"webhooks are taken at {door.address(settings)}, since port {usual.webhook_port} is taken"
+    else:
+        line = f"webhooks are taken at {door.address(settings)}"
+    desk.out.print(f"door     {line}", markup=False, soft_wrap=True)
 
 
 def _leave_runtime_file(stack: ExitStack, path: Path, values: Mapping[str, str]) -> None:
+    # It holds keys: for its owner alone from the start, whoever made it.
     path.touch(mode=0o600)
+    path.chmod(0o600)
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()), encoding="utf-8")
     stack.callback(path.unlink, missing_ok=True)
-
-
-def _children(site: Site) -> list[Child]:
-    """Give the processes in the order of their start; they are stopped in reverse."""
-    settings, environment = site.settings, dict(site.environment)
-    python = sys.executable
-    app = make_app("up", settings)
-    children = []
-    if site.sandbox is not None:
-        address = str(settings.letta_base_url).removeprefix("http://")
-        host, _, port = address.partition(":")
-        argv = [python, "-m", "sandbox", "--host", host, "--port", port, "--database", str(site.sandbox)]
-        argv += ["--seed", str(DEMO_CONVERSATIONS), "--compact-latency", SUMMARIZER_SECONDS]
-        children.append(Child("sandbox", argv, ready=partial(_listens, host, int(port)), grace=OTHERS_GRACE))
-    if site.broker.command is not None:
-        children.append(
-            Child(
-                "broker",
-                site.broker.command,
-                environment,
-                ready=site.broker.ready,
-                grace=OTHERS_GRACE,
-                pass_fds=site.broker.pass_fds,
-            )
-        )
-    celery = [python, "-m", "celery", "-A"]
-    level = ["--loglevel", settings.log_level]
-    return [
-        *children,
-        Child(
-            "worker",
-            [*celery, "worker", "worker", *level, "--hostname", "worker@%h", "--without-mingle", "--without-gossip"],
-            environment,
-            ready=lambda: bool(app.control.ping(timeout=0.5, limit=1)),
-            grace=WORKER_GRACE,
-        ),
-        Child(
-            "beat",
-            [*celery, "scheduler", "beat", *level, "--pidfile", str(settings.state_dir / "beat.pid")],
-            environment,
-            ready=(settings.state_dir / "beat.pid").exists,
-            grace=OTHERS_GRACE,
-        ),
-    ]
 
 
 def _run_pass(site: Site, schedule: str | None) -> bool:
@@ -212,17 +164,7 @@ def _say_what_next(site: Site, *, stays: bool) -> None:
 
 def _begin_afresh(settings: Settings) -> None:
     """Put the last trial away: its sandbox, its ledger, what its broker and its beat still had in mind."""
-    for pattern in ("sandbox.db*", "ledger.db*", "beat-schedule*"):
+    for pattern in ("sandbox.db*", "ledger.db*", "beat-schedule*", "flower*"):
         for path in settings.state_dir.glob(pattern):
             path.unlink(missing_ok=True)
     shutil.rmtree(settings.state_dir / "redis", ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.create_connection((host, port), timeout=1):
-        return True

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.audit.records import Compaction, Conversation, State
+from worker.telling import conversation_name
 
 BAR_WIDTH = 6
 
@@ -58,16 +59,11 @@ def _unit(seconds: int) -> str:
     return f"{seconds}s"
 
 
-def conversation_name(agent_id: str, conversation_id: str) -> str:
-    """Name a conversation in words; an agent's own is named by its agent."""
-    return f"default of {agent_id}" if conversation_id == "default" else conversation_id
-
-
 def show_compactions(console: Console, rows: Sequence[Compaction]) -> None:
     """Show compactions, a line each, and below them what is to be said of single ones."""
     if not rows:
         return
-    table = _table()
+    table = new_table()
     _add_name(table)
     table.add_column("usage before", no_wrap=True)
     table.add_column("after", no_wrap=True)
@@ -76,7 +72,7 @@ def show_compactions(console: Console, rows: Sequence[Compaction]) -> None:
     table.add_column("reason", no_wrap=True)
     for row in rows:
         table.add_row(
-            _short(row.agent_id, row.conversation_id, console),
+            short_name(row.agent_id, row.conversation_id, console),
             bar(row.usage_before),
             bar(row.usage_after),
             f"{_count(row.num_messages_before)} → {_count(row.num_messages_after)}",
@@ -93,7 +89,7 @@ def show_compactions(console: Console, rows: Sequence[Compaction]) -> None:
 
 def show_conversations(console: Console, rows: Sequence[Conversation]) -> None:
     """Show what the ledger knows of conversations, a line each; the sentences where there is room for them."""
-    table = _table()
+    table = new_table()
     roomy = console.width >= ROOMY
     _add_name(table)
     table.add_column("usage", no_wrap=True)
@@ -105,7 +101,7 @@ def show_conversations(console: Console, rows: Sequence[Conversation]) -> None:
         table.add_column("why", overflow="fold")
     for row in rows:
         table.add_row(
-            _short(row.agent_id, row.conversation_id, console),
+            short_name(row.agent_id, row.conversation_id, console),
             bar(row.usage),
             _count(row.num_messages),
             age(row.last_message_at),
@@ -116,7 +112,8 @@ def show_conversations(console: Console, rows: Sequence[Conversation]) -> None:
     console.print(table)
 
 
-def _table() -> Table:
+def new_table() -> Table:
+    """Begin a table in the house's dress."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
@@ -124,15 +121,10 @@ def _add_name(table: Table) -> None:
     table.add_column("conversation", no_wrap=True)
 
 
-def _short(agent_id: str, conversation_id: str, console: Console) -> str:
+def short_name(agent_id: str, conversation_id: str, console: Console) -> str:
     """Name a conversation in one cell: whole where there is room, else as much of its id as tells it apart."""
     name = agent_id if conversation_id == "default" else conversation_id
     return name if console.width >= ROOMY else name[:SHORT_ID]
-
-
-def reasons_line(reasons: dict[str, int]) -> str:
-    """Put a scan's counts into words: `17 below_trigger, 8 over_trigger`."""
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1]))
 
 
 def _count(count: int | None) -> str:

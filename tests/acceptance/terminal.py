@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
 
-OURS = ("COMPACTOR_", "LETTA_")
+OURS = ("COMPACTOR_", "LETTA_", "STEP_COMPLETE_")
 
 SECONDS = 120
 """How long any one command may take."""

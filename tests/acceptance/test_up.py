@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from ops.broker import bundled_server, can_stand_in
@@ -183,6 +185,8 @@ def test_up_on_a_server_of_ones_own_starts_no_sandbox(machine: Machine, sandbox:
     shows_a_pass(said)
     assert not list(machine.state.glob("sandbox*"))
     assert not (machine.state / "log" / "sandbox.log").exists()
+    assert re.search(r"door +off, no webhooks are taken: STEP_COMPLETE_KEY or COMPACTOR_WEBHOOK_SECRETS opens it", said)
+    assert not (machine.state / "log" / "door.log").exists()
     assert {count["effective"] for count in server.compactions().values() if count["requests"]} == {1}
     again = machine.run("up", "--once", "--fresh")
     assert "none was needed" in again
@@ -196,6 +200,9 @@ def test_up_stays_serves_a_second_terminal_restarts_what_dies_and_ends_at_ctrl_c
     assert (machine.state / "up.env").stat().st_mode & 0o077 == 0
     assert "none was needed" in machine.run("scan", "--wait")
     assert "worker" in machine.run("doctor")
+    assert re.search(
+        r"door +http://127\.0\.0\.1:\d+ answers; set: STEP_COMPLETE_KEY, 1 signing secret", machine.run("doctor")
+    )
 
     os.kill(machine.pid_of("-A worker worker"), signal.SIGKILL)
     wait_until(lambda: "worker is ready again" in log.read_text(), 60, log.read_text)
@@ -206,6 +213,51 @@ def test_up_stays_serves_a_second_terminal_restarts_what_dies_and_ends_at_ctrl_c
     assert "Traceback" not in log.read_text()
     nothing_is_left(machine)
     assert not (machine.state / "up.env").exists()
+
+
+def test_what_is_said_to_the_sandbox_comes_in_by_the_door_and_leads_to_one_compaction(machine: Machine) -> None:
+    policy = (machine.folder / "policy.toml").read_text()
+    (machine.folder / "policy.toml").write_text(policy.replace('idle_for = "5m"', 'idle_for = "3s"'))
+    process, log = machine.start()
+    said = log.read_text()
+    assert re.search(r"door +webhooks are taken at http://127\.0\.0\.1:\d+", said)
+    decided = json.loads(machine.run("conversations", "--reason", "below_trigger", "--json"))
+    fullest = next(row["conversation_id"] for row in decided if row["conversation_id"] != "default")
+
+    talk(machine, fullest, until=0.9)
+
+    def compacted() -> list[dict[str, object]]:
+        rows = json.loads(machine.run("audit", "list", "--conversation", fullest, "--json"))
+        return [row for row in rows if row["state"] == "succeeded"]
+
+    wait_until(lambda: bool(compacted()), 60, log.read_text)
+    events = json.loads(machine.run("webhooks", "events", "--json"))
+    [one] = compacted()
+    assert one["trigger"] == "webhook"
+    assert {event["compaction_id"] for event in events if event["reason"] == "over_trigger"} == {one["id"]}
+    assert {event["source"] for event in events} == {"letta"}
+    assert "evt-" in machine.run("webhooks", "send", "--conversation", fullest)
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, log.read_text()[-3000:]
+    ends = [
+        line.split()[2] for line in log.read_text().splitlines() if re.match(r"up +\| \w+ ended with exit code 0", line)
+    ]
+    assert [name for name in ends if name != "flower"] == ["beat", "door", "worker", "broker", "sandbox"]
+
+
+def talk(machine: Machine, conversation_id: str, *, until: float) -> None:
+    """Send messages to a conversation of the machine's sandbox until its usage is there."""
+    address = re.search(r"LETTA_BASE_URL=(\S+)", (machine.state / "up.env").read_text())
+    assert address is not None
+    body = {"messages": [{"role": "user", "content": "and another thing " * 400}], "streaming": False}
+    with httpx.Client(base_url=address[1], timeout=60.0, trust_env=False) as http:
+        agent = http.get(f"/v1/conversations/{conversation_id}").raise_for_status().json()["agent_id"]
+        window = http.get(f"/v1/agents/{agent}").raise_for_status().json()["llm_config"]["context_window"]
+        used = 0.0
+        while used < until:
+            answer = http.post(f"/v1/conversations/{conversation_id}/messages", json=body).raise_for_status().json()
+            used = answer["usage"]["context_tokens"] / window
 
 
 def test_nothing_survives_an_up_that_is_killed_and_the_next_one_is_not_led_astray_by_what_it_left(

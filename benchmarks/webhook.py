@@ -1,0 +1,202 @@
+"""How many webhooks one door process takes in a second, beside a bare FastAPI handler that does nothing, in one run.
+
+    python -m benchmarks.webhook [--seconds 1.5] [--rounds 3] [--at-once 1,16,64,256]
+
+Both run as processes of their own on the same uvicorn, loop and parser; the load comes from a third. The rounds take
+turns, so that a machine that slows down slows both. `accepted` are the answers 202, each in the ledger before it was
+given; `ratio` is accepted webhooks over what the bare handler answers in the same time. Prints medians over the
+rounds, and exits with 1 when a webhook was answered anything else, or the ledger holds another number than was
+accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.engine import make_url
+
+from ops.door import DoorUnreachable, ask
+from scheduler.door.server import listen, serve
+from tests.support.door import running_door
+from tests.support.network import quiet_port
+from tests.support.postgres import fresh_schema, own_database, postgres_server
+from tests.support.redis import fresh_database, redis_server
+from tests.support.service import wait_until
+from tests.support.signing import BEARER, STEP_COMPLETE
+
+WARM_UP = 0.5
+READY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One round: answers in a second, and milliseconds that half and 99 of 100 took at most."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
+async def load(url: str, seconds: float, at_once: int) -> tuple[int, list[float], set[int]]:
+    """POST steps from so many senders for so long; how many were answered 202, how long each took, other answers."""
+    took: list[float] = []
+    others: set[int] = set()
+    accepted = 0
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, headers=BEARER) as session:
+        end = time.perf_counter() + seconds
+
+        async def sender() -> None:
+            nonlocal accepted
+            while (begun := time.perf_counter()) < end:
+                async with session.post(url, json={"step_id": f"step-{uuid4()}"}) as answer:
+                    await answer.read()
+                took.append(time.perf_counter() - begun)
+                if answer.status == 202:
+                    accepted += 1
+                else:
+                    others.add(answer.status)
+
+        await asyncio.gather(*(sender() for _ in range(at_once)))
+    return accepted, took, others
+
+
+def _load(url: str, seconds: float, at_once: int) -> tuple[int, list[float], set[int]]:
+    return asyncio.run(load(url, seconds, at_once))
+
+
+def measure(senders: ProcessPoolExecutor, url: str, seconds: float, at_once: int) -> tuple[int, Figures]:
+    """Run the load in its process; how many were accepted, and the figures."""
+    accepted, took, others = senders.submit(_load, url, seconds, at_once).result()
+    if others:
+        raise SystemExit(f"{url} answered {sorted(others)} too")
+    took.sort()
+    return accepted, Figures(accepted / seconds, 1e3 * took[len(took) // 2], 1e3 * took[len(took) * 99 // 100])
+
+
+def bare(port: int) -> None:
+    """Serve a handler that does nothing, as the door is served."""
+    app = FastAPI(docs_url=None, redoc_url=None)
+
+    @app.post(STEP_COMPLETE, status_code=202)
+    async def nothing(_: Request) -> JSONResponse:
+        return JSONResponse({"event_id": "evt-" + "0" * 36, "follow": "/compactions/evt-" + "0" * 36}, 202)
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({})
+
+    serve(app, listen("127.0.0.1", port))
+
+
+@contextmanager
+def running_bare() -> Iterator[str]:
+    """The bare handler's process, and its address."""
+    port = quiet_port()
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.webhook", "--bare", str(port)])
+    try:
+        wait_until(lambda: _answers(url), READY_SECONDS)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return ask(url, "/healthz", within=1.0).status == 200
+    except DoorUnreachable:
+        return False
+
+
+@contextmanager
+def databases(folder: Path) -> Iterator[dict[str, str]]:
+    """The databases to measure on, by name."""
+    with postgres_server() as server, own_database(server) as database, fresh_schema(database) as url:
+        parts = make_url(url)
+        # The tests' databases do not wait for the disk; what is answered 202 here has to.
+        durable = parts.update_query_dict({"options": f"{parts.query['options']} -csynchronous_commit=on"})
+        yield {
+            "SQLite": f"sqlite:///{folder / 'ledger.db'}",
+            "PostgreSQL": durable.render_as_string(hide_password=False),
+        }
+
+
+def compare(name: str, database_url: str, options: argparse.Namespace, folder: Path, broker_url: str) -> None:
+    with (
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as senders,
+        running_bare() as idle,
+        running_door(folder, broker_url=broker_url, database_url=database_url) as door,
+    ):
+        accepted = 0
+        for at_once in (int(number) for number in options.at_once.split(",")):
+            rounds: list[tuple[Figures, Figures]] = []
+            for number in range(options.rounds + 1):
+                # The first one warms both up.
+                seconds = options.seconds if number else WARM_UP
+                count, ours = measure(senders, door.base_url + STEP_COMPLETE, seconds, at_once)
+                accepted += count
+                rounds.append((ours, measure(senders, idle + STEP_COMPLETE, seconds, at_once)[1]))
+            report(name, at_once, rounds[1:])
+        ledger = door.service.ledger()
+        kept = sum(ledger.events.count_by_state().values())
+        ledger.close()
+    if kept != accepted:
+        raise SystemExit(f"{accepted} webhooks were accepted, and {kept} are in the ledger")
+    print(f"{name:<10} {kept} accepted, {kept} in the ledger")
+
+
+def report(name: str, at_once: int, rounds: list[tuple[Figures, Figures]]) -> None:
+    ours, idle = ([pair[index] for pair in rounds] for index in (0, 1))
+    ratio = statistics.median(own.rate / other.rate for own, other in rounds)
+    print(
+        f"{name:<10} {at_once:>4} at once   accepted/s {middle(ours, 'rate'):7.0f}"
+        f"  p50 {middle(ours, 'p50'):6.1f} ms  p99 {middle(ours, 'p99'):6.1f} ms"
+        f"   bare/s {middle(idle, 'rate'):7.0f}  p50 {middle(idle, 'p50'):6.1f} ms  p99 {middle(idle, 'p99'):6.1f} ms"
+        f"   ratio {ratio:5.2f}",
+        flush=True,
+    )
+
+
+def middle(figures: list[Figures], name: str) -> float:
+    return statistics.median(getattr(one, name) for one in figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: %(default)s)")
+    parser.add_argument("--at-once", default="1,16,64,256", help="senders at once (default: %(default)s)")
+    parser.add_argument("--bare", type=int, metavar="PORT", help="serve the bare handler on a port, nothing else")
+    options = parser.parse_args()
+    if options.bare is not None:
+        bare(options.bare)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        with databases(folder) as named, redis_server(folder) as server:
+            for name, url in named.items():
+                (folder / name).mkdir()
+                with fresh_database(server) as broker_url:
+                    compare(name, url, options, folder / name, broker_url)
+
+
+if __name__ == "__main__":
+    main()
