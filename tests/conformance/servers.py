@@ -14,9 +14,20 @@ import httpx
 from tests.conformance.model_standin import ModelStandin
 from tests.conformance.real_letta import RealLetta, running_letta
 from tests.support import sandbox as support
+from tests.support.network import quiet_port
 
 KEY = "conformance-key-0123456789"
 """Both servers ask for it, so that every request of the suite proves that the client sends it."""
+
+
+STEP_COMPLETE_KEY = "conformance-step-key"
+WEBHOOK_PORT = quiet_port()
+"""Where both servers send their own webhook to. Most tests leave nobody there to hear it."""
+
+STEP_COMPLETE = {
+    "STEP_COMPLETE_WEBHOOK": f"http://127.0.0.1:{WEBHOOK_PORT}/webhooks/letta/step-complete",
+    "STEP_COMPLETE_KEY": STEP_COMPLETE_KEY,
+}
 
 
 class ServerUnderTest(ABC):
@@ -104,12 +115,12 @@ class SandboxServer(ServerUnderTest):
 @contextmanager
 def running_real() -> Iterator[RealServer]:
     """Start the real server, with its password on."""
-    with running_letta(LETTA_SERVER_SECURE="true", LETTA_SERVER_PASSWORD=KEY) as letta:
+    with running_letta(LETTA_SERVER_SECURE="true", LETTA_SERVER_PASSWORD=KEY, **STEP_COMPLETE) as letta:
         yield RealServer(letta)
 
 
 @contextmanager
 def running_sandbox(folder: Path) -> Iterator[SandboxServer]:
     """Start an empty sandbox with its files in `folder`; RuntimeError with its log's end if it does not come up."""
-    with support.running_sandbox(folder, api_key=KEY) as sandbox:
+    with support.running_sandbox(folder, STEP_COMPLETE, api_key=KEY) as sandbox:
         yield SandboxServer(sandbox.base_url)
