@@ -52,7 +52,7 @@ class Parcel(Protocol):
 
     @property
     def body(self) -> str:
-        """What is sent."""
+        """What is sent; nothing where the call alone is the message, and then it is a GET that nobody signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def shown(endpoint: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{parts.port}' if parts.port else ''}/..."
 
 
-async def carry(parcels: Sequence[Parcel], secret: str, now: Clock) -> AsyncGenerator[Answer, None]:
-    """Carry webhooks, to every endpoint at its own pace, and give each answer as it comes.
+async def carry(parcels: Sequence[Parcel], secret: str | None, now: Clock) -> AsyncGenerator[Answer, None]:
+    """Carry webhooks (secret: what signs them), to every endpoint at its own pace, and give each answer as it comes.
 
     Draw it to its end or close it: it leaves nothing under way.
     """
@@ -84,7 +84,8 @@ async def carry(parcels: Sequence[Parcel], secret: str, now: Clock) -> AsyncGene
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     # Not the shared client's connections: an endpoint that hangs must not hold up a compaction, nor see its key.
     http = httpx.AsyncClient(transport=Transport(), trust_env=False, follow_redirects=False, timeout=TIMEOUT)
-    rounds = [asyncio.create_task(_Round(http, Webhook(secret), now, answers).go(rows)) for rows in waiting.values()]
+    signer = None if secret is None else Webhook(secret)
+    rounds = [asyncio.create_task(_Round(http, signer, now, answers).go(rows)) for rows in waiting.values()]
     everything = asyncio.gather(*rounds)
     everything.add_done_callback(lambda _: answers.put_nowait(None))
     try:
@@ -97,11 +98,20 @@ async def carry(parcels: Sequence[Parcel], secret: str, now: Clock) -> AsyncGene
         await http.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A parcel as it goes out."""
+
+    parcel: Parcel
+    method: str
+    headers: dict[str, str]
+
+
 class _Round:
     """One endpoint's share."""
 
     def __init__(
-        self, http: httpx.AsyncClient, signer: Webhook, now: Clock, answers: asyncio.Queue[Answer | None]
+        self, http: httpx.AsyncClient, signer: Webhook | None, now: Clock, answers: asyncio.Queue[Answer | None]
     ) -> None:
         self._http, self._signer, self._now, self._answers = http, signer, now, answers
         self._silent = 0
@@ -114,25 +124,38 @@ class _Round:
 
     async def _drain(self, waiting: deque[Parcel]) -> None:
         while waiting and self._silent < SILENT_AFTER:
-            answer = await _attempt(self._http, waiting.popleft(), self._signer, self._now())
+            parcel = waiting.popleft()
+            now = self._now()
+            answer = await _attempt(self._http, _letter(parcel, self._signer, now), now)
             self._silent = self._silent + 1 if answer.silent else 0
             self._answers.put_nowait(answer)
 
 
-async def _attempt(http: httpx.AsyncClient, parcel: Parcel, signer: Webhook, now: datetime) -> Answer:
-    """Send one webhook, once."""
+def _letter(parcel: Parcel, signer: Webhook | None, now: datetime) -> _Letter:
+    """Address a parcel, and sign it if it has anything to say."""
+    headers = {"User-Agent": f"letta-compactor/{metadata.version('compactor')}"}
+    if not parcel.body:
+        return _Letter(parcel, "GET", headers)
+    if signer is None:
+        raise ValueError("webhooks go out signed")
     at = now.astimezone(UTC)
-    headers = {
+    headers |= {
         "Content-Type": "application/json",
-        "User-Agent": f"letta-compactor/{metadata.version('compactor')}",
         "webhook-id": parcel.id,
         "webhook-timestamp": str(int(at.timestamp())),
         "webhook-signature": signer.sign(parcel.id, at, parcel.body),
     }
+    return _Letter(parcel, "POST", headers)
+
+
+async def _attempt(http: httpx.AsyncClient, letter: _Letter, now: datetime) -> Answer:
+    """Send one, once."""
+    parcel = letter.parcel
+    content = parcel.body.encode() or None
     try:
         async with (
             asyncio.timeout(TIMEOUT),
-            http.stream("POST", parcel.endpoint, content=parcel.body.encode(), headers=headers) as response,
+            http.stream(letter.method, parcel.endpoint, content=content, headers=letter.headers) as response,
         ):
             return _read(parcel.id, response, now)
     except (TimeoutError, httpx.TimeoutException):

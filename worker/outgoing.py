@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 
+from worker.audit.announcer import HEARTBEAT
 from worker.audit.compactions import LostClaim
 from worker.audit.deliveries import Delivery
 from worker.courier import AT_ONE_ENDPOINT, TIMEOUT, Answer, carry, shown
@@ -20,6 +21,7 @@ from worker.logs.about import about
 from worker.loop import Interrupted
 from worker.policy.delays import before_redelivery
 from worker.service import Service
+from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ AT_ONCE = 100
 
 LEASE = timedelta(seconds=AT_ONCE / AT_ONE_ENDPOINT * TIMEOUT + 50)
 """How long a claim holds: longer than the slowest endpoint can take with all that was claimed."""
+
+HEARTBEAT_TRIES = 3
+"""Calls of a heartbeat's URL, within some five minutes."""
 
 GONE = 410
 """The status by which an endpoint says that it wants no more."""
@@ -53,8 +58,8 @@ def notify(service: Service) -> Counter[str]:
 
 def _round(service: Service) -> Counter[str]:
     ends: Counter[str] = Counter()
-    settings, secret = service.settings, service.settings.notify_secret
-    if secret is None:
+    settings = service.settings
+    if settings.notify_secret is None and settings.heartbeat_url is None:
         return ends
     claimed = {
         one.id: one
@@ -62,16 +67,17 @@ def _round(service: Service) -> Counter[str]:
             now=service.now(), owner=service.owner, lease=LEASE, limit=AT_ONCE
         )
     }
-    wanted = [one for one in claimed.values() if one.endpoint in settings.notify_urls]
+    wanted = [one for one in claimed.values() if _is_wanted(one, settings)]
     for one in claimed.values():
-        if one.endpoint not in settings.notify_urls:
-            unwanted = Answer(one.id, None, "its endpoint is not in COMPACTOR_NOTIFY_URLS any more")
+        if one not in wanted:
+            unwanted = Answer(one.id, None, "the settings do not have its endpoint any more")
             ends[_note(service, one, unwanted, last=True)] += 1
     if not wanted:
         return ends
+    secret = None if settings.notify_secret is None else settings.notify_secret.get_secret_value()
     failures: dict[str, list[str]] = {}
     with suppress(Interrupted):
-        for answer in service.loop.walk(lambda _: carry(wanted, secret.get_secret_value(), service.now)):
+        for answer in service.loop.walk(lambda _: carry(wanted, secret, service.now)):
             delivery = claimed[answer.parcel_id]
             with about(delivery_id=delivery.id):
                 ends[_note(service, delivery, answer, last=answer.status == GONE)] += 1
@@ -82,10 +88,19 @@ def _round(service: Service) -> Counter[str]:
     return ends
 
 
+def _is_wanted(delivery: Delivery, settings: Settings) -> bool:
+    """Tell whether a delivery still has somewhere to go by the settings as they are now."""
+    if delivery.type == HEARTBEAT:
+        return settings.heartbeat_url is not None
+    return settings.notify_secret is not None and delivery.endpoint in settings.notify_urls
+
+
 def _note(service: Service, delivery: Delivery, answer: Answer, *, last: bool) -> str:
     """Write down how one attempt went, and when the next one is due."""
     deliveries, now = service.ledger.deliveries, service.now()
-    wait = None if last else before_redelivery(delivery.attempts, random.random())  # noqa: S311 - only jitter
+    # A sign of life that comes late says what is not true any more.
+    over = last or (delivery.type == HEARTBEAT and delivery.attempts >= HEARTBEAT_TRIES)
+    wait = None if over else before_redelivery(delivery.attempts, random.random())  # noqa: S311 - only jitter
     try:
         if answer.error is None:
             deliveries.delivered(delivery.id, owner=service.owner, status=answer.status or 0, now=now)

@@ -87,7 +87,7 @@ class Service:
         """Open everything; raises SettingsError, PolicyError or LedgerError where something is not right."""
         settings.require_letta()
         policies = PolicyFile(settings.policy_file, SlidingWindow(settings.letta_sliding_window))
-        ledger = Ledger.open(settings.ledger_url, Announcer(settings.notify_urls, settings.notify_summary))
+        ledger = Ledger.open(settings.ledger_url, announcer(settings))
         tracing.watch_engine(ledger.database.engine)
         owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         return cls(
@@ -132,6 +132,11 @@ class Service:
         self.heart.close()
         self.loop.close()
         self.ledger.close()
+
+
+def announcer(settings: Settings) -> Announcer:
+    """Give what puts the settings' outgoing webhooks and sign of life into the ledger."""
+    return Announcer(settings.notify_urls, settings.notify_summary, settings.heartbeat_url)
 
 
 @asynccontextmanager

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from scheduler.door.ids import EVENT
 from worker.audit.events import Event
 from worker.audit.ledger import Ledger
 from worker.audit.records import Compaction, EventState, State
+from worker.discretion import discreet
+
+Told = Annotated[str, AfterValidator(discreet)]
+"""A sentence, without what the Letta server answered: that may repeat what it was sent."""
 
 
 class _Shown(BaseModel):
@@ -29,7 +33,7 @@ class CompactionShown(_Shown):
     trigger: str
     policy: str
     reason: str
-    sentence: str
+    sentence: Told
     usage_before: float | None
     usage_after: float | None
     tokens_before: int | None
@@ -37,7 +41,7 @@ class CompactionShown(_Shown):
     num_messages_before: int | None
     num_messages_after: int | None
     flags: list[str]
-    error: str | None
+    error: Told | None
     planned_at: datetime
     finished_at: datetime | None
 
@@ -49,7 +53,7 @@ class EventShown(_Shown):
     id: str
     state: EventState
     reason: str | None
-    sentence: str | None
+    sentence: Told | None
     agent_id: str | None
     conversation_id: str | None
     policy: str | None

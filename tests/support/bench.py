@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 
 from tests.support.rows import AGENT, MEASURED, NOW, OWNER, order
-from worker.audit.announcer import Announcer
 from worker.audit.compactions import Intent
 from worker.audit.database import Database, upgrade
 from worker.audit.ledger import Ledger
@@ -27,7 +26,7 @@ from worker.loop import LettaLoop
 from worker.policy.forecast import SlidingWindow
 from worker.policy.rules import Policy
 from worker.policyfile import PolicyFile
-from worker.service import Service
+from worker.service import Service, announcer
 from worker.settings import Settings
 from worker.vigil import Vigil
 
@@ -257,7 +256,7 @@ def bench(folder: Path, **settings: str) -> Iterator[Bench]:
     read = Settings.load({"COMPACTOR_POLICY_FILE": str(policy_file), **environment}, directory=folder)
     database = Database(read.ledger_url)
     upgrade(database)
-    ledger = Ledger(database, Announcer(read.notify_urls, read.notify_summary))
+    ledger = Ledger(database, announcer(read))
     letta, time, outbox = FakeLetta(), Time(), Outbox()
 
     @asynccontextmanager

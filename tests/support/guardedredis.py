@@ -48,7 +48,7 @@ class Guarded:
 
     def listen(self) -> None:
         """Keep every command until the server ends."""
-        with suppress(redis.RedisError, OSError, ValueError), self.client.monitor() as monitor:
+        with suppress(redis.ConnectionError), self.client.monitor() as monitor:
             for command in monitor.listen():
                 self.passed.append(str(command["command"]))
 
@@ -66,7 +66,9 @@ def guarded_redis(folder: Path, password: str) -> Iterator[Guarded]:
     assert process.stdin is not None
     process.stdin.write(configuration.encode())
     process.stdin.close()
-    guarded = Guarded(f"redis://:{password}@127.0.0.1:{port}/0", redis.Redis(port=port, password=password))
+    # A listener may hear nothing for long.
+    client = redis.Redis(port=port, password=password, socket_timeout=None)
+    guarded = Guarded(f"redis://:{password}@127.0.0.1:{port}/0", client)
     try:
         _await(guarded.client)
         listener = threading.Thread(target=guarded.listen, daemon=True)

@@ -41,10 +41,11 @@ class Taken:
 
 @dataclass
 class Receiver:
-    """taken: every webhook that came; forged: what did not verify; behaviour: by the path's first part."""
+    """What came. forged: what did not verify; called: the path of every GET; behaviour: by the path's first part."""
 
     port: int = 0
     taken: list[Taken] = field(default_factory=list)
+    called: list[str] = field(default_factory=list)
     forged: list[str] = field(default_factory=list)
     behaviour: dict[str, Behaviour] = field(default_factory=dict)
     at_once: dict[str, int] = field(default_factory=dict)
@@ -85,6 +86,14 @@ def receiver(secret: str = SECRET, *, any_age: bool = False) -> Iterator[Receive
             finally:
                 with state.lock:
                     state.at_once[name] -= 1
+
+        def do_GET(self) -> None:
+            with state.lock:
+                state.called.append(self.path)
+            status = state.behaviour.get(self.path.split("/")[1], lambda _: 200)(None)  # type: ignore[arg-type]
+            self.send_response(status if isinstance(status, int) else 200)
+            self.send_header("content-length", "0")
+            self.end_headers()
 
         def _answer(self, name: str, body: str, headers: dict[str, str]) -> None:
             try:

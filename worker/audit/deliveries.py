@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
+from worker.audit.announcer import HEARTBEAT
 from worker.audit.columns import storable
 from worker.audit.compactions import LostClaim
 from worker.audit.database import Database
@@ -133,7 +134,9 @@ class Deliveries:
     def _replay(self, which: ColumnElement[bool], now: datetime) -> int:
         pending = {"state": DeliveryState.PENDING, "next_at": now, "attempts": 0, "delivered_at": None}
         with self._database.write() as connection:
-            return connection.execute(update(deliveries).where(which).values(**pending)).rowcount
+            # A heartbeat that is sent again would say that a scan has finished now.
+            query = update(deliveries).where(which, deliveries.c.type != HEARTBEAT)
+            return connection.execute(query.values(**pending)).rowcount
 
     def _own(self, delivery_id: str, owner: str, **values: Any) -> None:
         ours = and_(deliveries.c.id == delivery_id, deliveries.c.lease_owner == owner)

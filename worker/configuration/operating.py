@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from worker.configuration.part import Part
+from worker.configuration.part import Part, url_parts
 
 LOGIN = re.compile(r"[!-9;-~]+:[!-~]{8,}")
 """A login for HTTP's basic authentication, in the characters that every browser sends alike."""
@@ -15,8 +15,12 @@ LOGIN = re.compile(r"[!-9;-~]+:[!-~]{8,}")
 PREFIX = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
 
 
+SCHEDULE = "{schedule}"
+"""Where a heartbeat's URL takes the schedule's name."""
+
+
 class OperatingSettings(Part):
-    """Logs, and Flower's pages."""
+    """Logs, Flower's pages, metrics, and the sign of life."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="COMPACTOR_LOG_LEVEL", description="How much the processes log."
@@ -50,6 +54,23 @@ class OperatingSettings(Part):
     metrics_port: int = Field(
         9484, ge=1, le=65535, alias="COMPACTOR_METRICS_PORT", description="The port that `/metrics` listens on."
     )
+
+    heartbeat_url: str | None = Field(
+        None,
+        # Whoever knows it can send the sign of life.
+        repr=False,
+        alias="COMPACTOR_HEARTBEAT_URL",
+        description="A URL that is called (GET) when a schedule's scan has finished, for a dead man's switch; "
+        f"`{SCHEDULE}` in it stands for the schedule's name.",
+    )
+
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _heartbeat_is_http(cls, value: str | None) -> str | None:
+        parts = None if value is None else url_parts(value.replace(SCHEDULE, "nightly"))
+        if value is not None and (parts is None or parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("must be an http:// or https:// address")
+        return value
 
     @field_validator("flower_auth")
     @classmethod

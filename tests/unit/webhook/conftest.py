@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,38 +40,66 @@ class House:
 
 OpenHouse = Callable[..., Any]
 
+PLENTY = {"COMPACTOR_WEBHOOK_RATE": "100000"}
+"""For the door that all tests knock at: together they ask for more in a second than one source may by default."""
+
+
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger's file with the schema and nothing else, to be copied: the migrations take longer than most tests."""
+    file = tmp_path_factory.mktemp("empty") / "ledger.db"
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    database.close()
+    return file
+
+
+@contextmanager
+def open_house(folder: Path, empty_ledger: Path, settings: dict[str, str]) -> Iterator[House]:
+    """Run a door in this process, on a ledger in a folder."""
+    policy = folder / "policy.toml"
+    policy.write_text(POLICY)
+    environment = {"COMPACTOR_POLICY_FILE": str(policy), "COMPACTOR_STATE_DIR": str(folder), **KEYS, **settings}
+    read = Settings.load(environment, directory=folder)
+    database = Database(read.ledger_url)
+    empty(database, empty_ledger)
+    ledger = Ledger(database)
+    house = House(None, ledger)  # type: ignore[arg-type] # the client needs the door, which needs the house
+
+    def send(ids: Sequence[str]) -> bool:
+        if house.broker_is_there:
+            house.sent.extend(ids)
+        return house.broker_is_there
+
+    policies = PolicyFile(policy, SlidingWindow.EVICT)
+    app = open_door(read, Behind(ledger, policies, send, lambda: house.broker_is_there, lambda: NOW))
+    with running(app) as house.client:
+        yield house
+    ledger.close()
+
+
+def empty(database: Database, empty_ledger: Path) -> None:
+    """Make a ledger as empty as the one that it is copied from, under those who have it open."""
+    with closing(sqlite3.connect(empty_ledger)) as source, closing(sqlite3.connect(str(database.url.database))) as own:
+        own.execute("pragma busy_timeout = 10000")
+        source.backup(own)
+
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Callable[..., Any]:
+def opened(tmp_path: Path, empty_ledger: Path) -> Callable[..., Any]:
     """Open a door: `with opened(COMPACTOR_WEBHOOK_RATE="5") as house`; it knows the tests' keys if not told."""
+    return lambda **settings: open_house(tmp_path, empty_ledger, settings)
 
-    @contextmanager
-    def open_house(**settings: str) -> Iterator[House]:
-        policy = tmp_path / "policy.toml"
-        policy.write_text(POLICY)
-        environment = {"COMPACTOR_POLICY_FILE": str(policy), "COMPACTOR_STATE_DIR": str(tmp_path), **KEYS, **settings}
-        read = Settings.load(environment, directory=tmp_path)
-        database = Database(read.ledger_url)
-        upgrade(database)
-        ledger = Ledger(database)
-        house = House(None, ledger)  # type: ignore[arg-type] # the client needs the door, which needs the house
 
-        def send(ids: Sequence[str]) -> bool:
-            if house.broker_is_there:
-                house.sent.extend(ids)
-            return house.broker_is_there
-
-        policies = PolicyFile(policy, SlidingWindow.EVICT)
-        app = open_door(read, Behind(ledger, policies, send, lambda: house.broker_is_there, lambda: NOW))
-        with running(app) as house.client:
-            yield house
-        ledger.close()
-
-    return open_house
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, empty_ledger: Path) -> Iterator[House]:
+    """One door for a module: its pages are put together once."""
+    with open_house(tmp_path_factory.mktemp("door"), empty_ledger, PLENTY) as made:
+        yield made
 
 
 @pytest.fixture
-def house(opened: OpenHouse) -> Iterator[House]:
-    """A door that knows the tests' keys."""
-    with opened() as made:
-        yield made
+def house(shared: House, empty_ledger: Path) -> House:
+    """A door that knows the tests' keys, on an empty ledger."""
+    empty(shared.ledger.database, empty_ledger)
+    return shared

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.bench import Bench, FakeLetta, bench
 from tests.support.receiver import SECRET, TOKEN, Receiver, receiver
-from tests.support.rows import NOW
+from tests.support.rows import NOW, SCAN
 from worker import compaction, courier
 from worker.audit.deliveries import Delivery
 from worker.audit.records import DeliveryState
@@ -114,7 +114,7 @@ def test_an_endpoint_that_is_configured_no_more_gets_nothing(tmp_path: Path, at:
     urls = at.service.settings.model_copy(update={"notify_urls": (there.url("two"),)})
     assert notify(replace(at.service, settings=urls)) == {"dead": 1, "delivered": 1}
     assert there.of("one") == []
-    assert deliveries(at)["one"].last_error == "its endpoint is not in COMPACTOR_NOTIFY_URLS any more"
+    assert deliveries(at)["one"].last_error == "the settings do not have its endpoint any more"
 
 
 def test_a_process_that_dies_after_an_answer_sends_it_again_under_the_same_id(at: Bench, there: Receiver) -> None:
@@ -165,6 +165,51 @@ def test_nothing_that_is_logged_or_kept_shows_an_endpoints_token(
     assert TOKEN not in caplog.text
     assert SECRET not in caplog.text
     assert all(TOKEN not in str(one.last_error) for one in deliveries(at).values())
+
+
+def scanned(at: Bench, **order: str | None) -> str:
+    """A scan that came to its end; its id."""
+    scans = at.service.ledger.scans
+    scan, _ = scans.begin(replace(SCAN, **order), now=at.time.now(), owner="x", lease=timedelta(minutes=1))
+    scans.end_listing(scan.id, owner="x")
+    assert scans.finish(scan.id, now=at.time.now()) is not None
+    return scan.id
+
+
+def test_a_finished_scan_of_a_schedule_calls_the_heartbeats_url_with_the_schedules_name(
+    tmp_path: Path, there: Receiver
+) -> None:
+    with bench(tmp_path, COMPACTOR_HEARTBEAT_URL=f"http://127.0.0.1:{there.port}/beat/{TOKEN}/{{schedule}}") as at:
+        scanned(at, schedule="nightly")
+        scanned(at, schedule=None)
+        assert notify(at.service) == {"delivered": 1}
+        assert notify(at.service) == {}
+    assert there.called == [f"/beat/{TOKEN}/nightly"]
+    assert there.taken == []
+
+
+def test_a_heartbeat_that_nobody_heard_is_not_sent_when_it_says_nothing_any_more(
+    tmp_path: Path, there: Receiver
+) -> None:
+    there.behaviour = {"beat": lambda _: 503}
+    with bench(tmp_path, COMPACTOR_HEARTBEAT_URL=f"http://127.0.0.1:{there.port}/beat") as at:
+        scanned(at, schedule="nightly")
+        for _ in range(3):
+            at.time.wall += timedelta(minutes=10)
+            notify(at.service)
+        [row] = at.service.ledger.deliveries.recent(10)
+        assert (row.state, row.attempts) == (DeliveryState.DEAD, 3)
+        assert at.service.ledger.deliveries.replay_dead(now=at.time.now()) == 0
+        assert at.service.ledger.deliveries.replay([row.id], now=at.time.now()) == 0
+    assert len(there.called) == 3
+
+
+def test_a_scan_that_failed_is_no_sign_of_life(tmp_path: Path, there: Receiver) -> None:
+    with bench(tmp_path, COMPACTOR_HEARTBEAT_URL=f"http://127.0.0.1:{there.port}/beat") as at:
+        scan, _ = at.service.ledger.scans.begin(SCAN, now=at.time.now(), owner="x", lease=timedelta(minutes=1))
+        at.service.ledger.scans.fail(scan.id, "the server is away", now=at.time.now())
+        assert notify(at.service) == {}
+    assert there.called == []
 
 
 def test_without_an_endpoint_nothing_is_written_and_nothing_sent(tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "COMPACTOR_FLOWER_URL_PREFIX": ("flower_url_prefix", "/ops/flower/", "ops/flower"),
     "COMPACTOR_METRICS_HOST": ("metrics_host", "0.0.0.0", "0.0.0.0"),  # noqa: S104
     "COMPACTOR_METRICS_PORT": ("metrics_port", "9000", 9000),
+    "COMPACTOR_HEARTBEAT_URL": (
+        "heartbeat_url",
+        "https://hc.example/ping/{schedule}",
+        "https://hc.example/ping/{schedule}",
+    ),
     "STEP_COMPLETE_KEY": ("step_complete_key", "k-1", SecretStr("k-1")),
     "COMPACTOR_WEBHOOK_SECRETS": (
         "webhook_secrets",
@@ -138,6 +143,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "COMPACTOR_PAGE_SIZE": [("5001", "less than or equal to 5000")],
     "COMPACTOR_STALE_RUN_AFTER": [("0", "greater than or equal to 1")],
     "COMPACTOR_RECONCILE_EVERY": [("soon", "a whole number")],
+    "COMPACTOR_HEARTBEAT_URL": [("hc.example/passw0rd", "must be an http:// or https:// address")],
     "STEP_COMPLETE_KEY": [("passw0rd and more", "one word of printable ASCII"), ("passw\u00f6rd", "printable ASCII")],
     "COMPACTOR_WEBHOOK_SECRETS": [
         ("passw0rd", "must be whsec_ and the base64 of 24 to 64 bytes"),
