@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select, update
 
 from worker.audit.announcer import Announcer
+from worker.audit.columns import storable
 from worker.audit.conversations import Measurement, settle_setback, settle_success
 from worker.audit.database import Database
 from worker.audit.planning import Order, Planning, plan
@@ -286,6 +287,8 @@ class Compactions:
 
 
 def _update_owned(connection: Connection, compaction_id: str, owner: str, values: Mapping[str, Any]) -> None:
+    # A summarizer may write what no database keeps; a row that could not be closed for it would be worse.
+    kept = {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
     done = connection.execute(
         update(compactions)
         .where(
@@ -295,7 +298,7 @@ def _update_owned(connection: Connection, compaction_id: str, owner: str, values
                 compactions.c.lease_owner == owner,
             )
         )
-        .values(**values)
+        .values(**kept)
     )
     if done.rowcount == 0:
         raise LostClaim(f"compaction {compaction_id} is not held by {owner} any more")

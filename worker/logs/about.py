@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from structlog import contextvars
@@ -31,17 +31,12 @@ def about(
         yield
 
 
-def begin_task(name: str, task_id: str) -> None:
-    """Begin a task in this thread: what an earlier one was about is forgotten."""
+def begin_task(name: str, task_id: str, **ids: str) -> None:
+    """Begin a task in this thread, known by its ids: what an earlier one was about is forgotten."""
     contextvars.clear_contextvars()
-    contextvars.bind_contextvars(task=name, task_id=task_id)
+    contextvars.bind_contextvars(task=name, task_id=task_id, **ids)
 
 
 def end_task() -> None:
     """End a task: what this thread logs next is about nothing."""
     contextvars.clear_contextvars()
-
-
-def ids() -> Mapping[str, object]:
-    """Give what this thread's lines are about."""
-    return contextvars.get_contextvars()

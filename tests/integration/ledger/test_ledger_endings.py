@@ -185,3 +185,12 @@ def test_an_end_is_told_in_utc_whatever_zone_it_was_given_in(ledger: Ledger) -> 
     finished = compaction(ledger, row.id).finished_at
     assert finished is not None
     assert finished.isoformat() == "2026-11-23T04:00:00+00:00"
+
+
+def test_a_summary_with_characters_that_no_database_keeps_closes_its_row_all_the_same(ledger: Ledger) -> None:
+    row = claimed(ledger)
+    ledger.compactions.keep_answer(row.id, '{"summary": "a\x00b"}', owner=OWNER, now=NOW, lease=LEASE)
+    ledger.compactions.succeed(row, replace(CLOSING, summary="half \ud800 of it,\x00 nothing"), owner=OWNER, now=NOW)
+    after = compaction(ledger, row.id)
+    assert (after.state, after.summary) == (State.SUCCEEDED, "half ? of it,? nothing")
+    assert after.response == '{"summary": "a?b"}'

@@ -15,7 +15,7 @@ from scheduler.webhook import Behind, open_door
 from tests.support.inprocess import Client, running
 from tests.support.rows import NOW
 from tests.support.signing import KEYS
-from worker.audit.database import Database, upgrade
+from worker.audit.database import Database, current, upgrade
 from worker.audit.ledger import Ledger
 from worker.policy.forecast import SlidingWindow
 from worker.policyfile import PolicyFile
@@ -62,7 +62,8 @@ def open_house(folder: Path, empty_ledger: Path, settings: dict[str, str]) -> It
     environment = {"COMPACTOR_POLICY_FILE": str(policy), "COMPACTOR_STATE_DIR": str(folder), **KEYS, **settings}
     read = Settings.load(environment, directory=folder)
     database = Database(read.ledger_url)
-    empty(database, empty_ledger)
+    if current(database) is None:
+        empty(database, empty_ledger)
     ledger = Ledger(database)
     house = House(None, ledger)  # type: ignore[arg-type] # the client needs the door, which needs the house
 

@@ -17,7 +17,9 @@ from worker.logs.about import about, begin_task, end_task
 from worker.logs.lines import FIELDS
 from worker.logs.setup import configure
 from worker.loop import LettaLoop
+from worker.names import ATTEND, COMPACT, NOTIFY, TICK
 from worker.settings import Settings
+from worker.tasklogs import Unseen
 
 KEY = "sk-marked-key"
 LOGIN = "ops:hush-hush-1"
@@ -312,3 +314,22 @@ def test_configured_again_each_line_is_written_once(tmp_path: Path) -> None:
 def test_loggers_that_tell_whole_urls_are_quiet(log: Log) -> None:
     logging.getLogger("httpx").info("HTTP Request: GET https://host/?token=abc")
     assert log.text == ""
+
+
+@pytest.mark.parametrize(
+    ("speaker", "args", "seen"),
+    [
+        ("celery.app.trace", ({"name": ATTEND, "id": "1"},), False),
+        ("celery.worker.strategy", ({"name": NOTIFY, "id": "1"},), False),
+        ("celery.beat", ("attend", ATTEND), False),
+        ("celery.beat", ("nightly", TICK), True),
+        ("celery.app.trace", ({"name": COMPACT, "id": "1"},), True),
+    ],
+)
+def test_tasks_of_every_few_seconds_do_not_bury_the_others(
+    speaker: str, args: tuple[object, ...], *, seen: bool
+) -> None:
+    come = logging.LogRecord(speaker, logging.INFO, "x.py", 1, "it came", args, None)
+    fell = logging.LogRecord(speaker, logging.ERROR, "x.py", 1, "it fell", args, None)
+    assert Unseen().filter(come) is seen
+    assert Unseen().filter(fell)
