@@ -10,7 +10,7 @@ COPY scheduler scheduler
 COPY ops ops
 COPY sandbox sandbox
 RUN python -m pip --python /opt/compactor/bin/python --disable-pip-version-check --no-cache-dir \
-    install --constraint constraints.txt '.[sandbox]'
+    install --constraint constraints.txt '.[otel]'
 
 FROM python:3.11.15-slim
 RUN groupadd --gid 10001 compactor \

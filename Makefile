@@ -49,8 +49,9 @@ SEED ?= 1
 faults: $(VENV)/.dev ## Run the fault campaign, SEED=1: what is killed, lost, doubled and late, and what comes of it.
 	@$(BIN)/python -m tests.faults --seed $(SEED)
 
-bench: $(VENV)/.dev ## Measure the client beside the official SDK, in one run.
-	@$(BIN)/python -m benchmarks.client
+BENCH ?= client webhook deliveries ledger
+bench: $(VENV)/.dev ## Measure client, webhook, deliveries and ledger; BENCH=webhook measures that alone.
+	@set -e; for one in $(BENCH); do echo "==> $$one"; $(BIN)/python -m benchmarks.$$one; done
 
 lock: ## Write constraints.txt anew from what pyproject.toml asks for.
 	@rm -rf .cache/lock && $(PYTHON) -m venv .cache/lock

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.databases import KINDS, database
@@ -33,7 +34,7 @@ from tests.support.service import Service, deployed
 from tests.support.signing import KEYS, STEP_COMPLETE
 from worker.audit.events import Event
 from worker.audit.ledger import Ledger
-from worker.audit.records import EventState
+from worker.audit.records import Compaction, EventState
 from worker.policy.watch import TRIGGER
 
 REPEATED = 20
@@ -42,12 +43,14 @@ REPEATED = 20
 LONGEST = 600.0
 """Seconds after which what is still open counts as stuck."""
 
-POLICY = """
+IDLE_FOR = timedelta(seconds=3)
+
+POLICY = f"""
 [policies.default]
 trigger_usage = 0.70
 target_usage = 0.40
 min_messages = 6
-idle_for = "3s"
+idle_for = "{IDLE_FOR.seconds}s"
 cooldown = "0s"
 """
 
@@ -70,14 +73,16 @@ ENDS = (EventState.DONE, EventState.FAILED)
 class Outcome:
     """What was sent, what the ledger holds and what the server saw when all was over.
 
-    closed_before: events that were closed when the broker came back; seconds: from then to the end of the last.
+    back_at: when the broker was back; closed_before: events that were closed by then; seconds: from then to the end of
+    the last.
     """
 
     sent: Sent
     events: list[Event]
-    compactions: list[tuple[str, str, str]]
+    compactions: list[Compaction]
     effective: Counter[str]
     asked: Counter[str]
+    back_at: datetime
     closed_before: int
     seconds: float
 
@@ -101,7 +106,7 @@ def run(service: Service, sandbox: Sandbox, broker: OwnRedis, order: list[str], 
         time.sleep(outage)
         closed_before = _closed(ledger)
         broker.start()
-        begun = time.monotonic()
+        back_at, begun = datetime.now(UTC), time.monotonic()
         while not _over(service, ledger) and time.monotonic() < begun + LONGEST:
             time.sleep(0.5)
         seconds = time.monotonic() - begun
@@ -109,9 +114,10 @@ def run(service: Service, sandbox: Sandbox, broker: OwnRedis, order: list[str], 
     return Outcome(
         sent,
         events,
-        [(row.conversation_id, row.trigger, row.state) for row in service.rows()],
+        service.rows(),
         Counter({conversation: log["effective"] for conversation, log in sandbox.compactions().items()}),
         Counter(sandbox.requests()) - before,
+        back_at,
         closed_before,
         seconds,
     )
@@ -138,18 +144,30 @@ def findings(steps: Steps, outcome: Outcome) -> Iterator[tuple[str, object, obje
     yield "look-ups of steps", outcome.asked["GET /v1/steps/{step_id}"], count
     runs = outcome.asked["GET /v1/runs/{run_id}"]
     yield "look-ups of runs, beyond those of closer looks", max(runs - len(steps.closer), 0), 0
-    ends = Counter(f"{state}, by {trigger}" for _, trigger, state in outcome.compactions)
+    ends = Counter(f"{row.state}, by {row.trigger}" for row in outcome.compactions)
     yield "compactions", dict(ends), {f"succeeded, by {TRIGGER}": len(steps.over)}
     yield "conversations compacted once", sum(times == 1 for times in outcome.effective.values()), len(steps.over)
     yield "of them over the trigger", len(steps.over & set(outcome.effective)), len(steps.over)
+
+
+def longest_wait(outcome: Outcome) -> float:
+    """The most seconds between a conversation's falling idle, or the broker's return, and the decision about it."""
+    last: dict[str | None, datetime] = {}
+    for event in outcome.events:
+        last[event.compaction_id] = max(last.get(event.compaction_id, event.received_at), event.received_at)
+    waits = [
+        row.planned_at - max(last[row.id] + IDLE_FOR, outcome.back_at) for row in outcome.compactions if row.id in last
+    ]
+    return max(waits, default=timedelta()).total_seconds()
 
 
 def report(kind: str, steps: Steps, outcome: Outcome) -> bool:
     """Print the table. Gives whether everything is as it should be."""
     sent, count = outcome.sent, len(steps.ids)
     print(f"\n{kind}: {count} steps delivered, {count // REPEATED} of them twice, the broker killed after half")
-    print(f"  {sent.statuses.total() / sent.seconds:.0f} answers a second")
+    print(f"  {sent.statuses.total() / sent.seconds:.0f} answers a second, the slowest after {sent.slowest:.1f} s")
     print(f"  {outcome.closed_before} events closed when it came back, the last one {outcome.seconds:.0f} s later")
+    print(f"  a conversation that had fallen idle then waited {longest_wait(outcome):.0f} s at most for the decision")
     rows = list(findings(steps, outcome))
     for what, found, wanted in rows:
         print(f"  {what:<48} {found!s:>32}{'' if found == wanted else f'   OFF: should be {wanted}'}")

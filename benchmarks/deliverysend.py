@@ -21,11 +21,15 @@ TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 @dataclass
 class Sent:
-    """What was answered: how often each status, and the event ids that each step got. seconds: for all of it."""
+    """What was answered: how often each status, and the event ids that each step got.
+
+    seconds: for all of it; slowest: for the one answer that took longest.
+    """
 
     statuses: Counter[int] = field(default_factory=Counter)
     event_ids: dict[str, set[str]] = field(default_factory=dict)
     seconds: float = 0.0
+    slowest: float = 0.0
 
 
 class Sender:
@@ -68,8 +72,10 @@ async def _deliver(url: str, step_ids: Sequence[str], teller: Connection) -> Sen
 
         async def sender() -> None:
             for step_id in waiting:
+                sent_at = time.perf_counter()
                 async with session.post(url, json={"step_id": step_id}) as answer:
                     body = await answer.json()
+                sent.slowest = max(sent.slowest, time.perf_counter() - sent_at)
                 sent.statuses[answer.status] += 1
                 sent.event_ids.setdefault(step_id, set()).add(body.get("event_id"))
                 if sent.statuses.total() == half:

@@ -29,13 +29,12 @@ from uuid import uuid4
 import aiohttp
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from sqlalchemy.engine import make_url
 
+from benchmarks.databases import KINDS, database
 from ops.door import DoorUnreachable, ask
 from scheduler.door.server import listen, serve
 from tests.support.door import running_door
 from tests.support.network import quiet_port
-from tests.support.postgres import fresh_schema, own_database, postgres_server
 from tests.support.redis import fresh_database, redis_server
 from tests.support.service import wait_until
 from tests.support.signing import BEARER, STEP_COMPLETE
@@ -126,19 +125,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-@contextmanager
-def databases(folder: Path) -> Iterator[dict[str, str]]:
-    """The databases to measure on, by name."""
-    with postgres_server() as server, own_database(server) as database, fresh_schema(database) as url:
-        parts = make_url(url)
-        # The tests' databases do not wait for the disk; what is answered 202 here has to.
-        durable = parts.update_query_dict({"options": f"{parts.query['options']} -csynchronous_commit=on"})
-        yield {
-            "SQLite": f"sqlite:///{folder / 'ledger.db'}",
-            "PostgreSQL": durable.render_as_string(hide_password=False),
-        }
-
-
 def compare(name: str, database_url: str, options: argparse.Namespace, folder: Path, broker_url: str) -> None:
     with (
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as senders,
@@ -191,11 +177,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        with databases(folder) as named, redis_server(folder) as server:
-            for name, url in named.items():
-                (folder / name).mkdir()
-                with fresh_database(server) as broker_url:
-                    compare(name, url, options, folder / name, broker_url)
+        with redis_server(folder) as server:
+            for kind in KINDS:
+                (folder / kind).mkdir()
+                with database(kind, folder / kind) as url, fresh_database(server) as broker_url:
+                    compare(kind, url, options, folder / kind, broker_url)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import Link, Span, SpanKind, Status, Tracer, TraceState
+from opentelemetry.trace import Link, SpanKind, Status, Tracer, TraceState
 from opentelemetry.trace.propagation import tracecontext
 from opentelemetry.util.types import Attributes
 
@@ -136,14 +136,11 @@ def span(tracer: Tracer, traceparent: str | None, name: str, attributes: Mapping
     parent = None
     if traceparent is not None:
         kept = tracecontext.TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
-        if _trace_id(trace.get_current_span(kept)) != _trace_id(trace.get_current_span()):
+        its, ours = (trace.get_current_span(of).get_span_context() for of in (kept, None))
+        if its.is_valid and its.trace_id != ours.trace_id:
             parent = kept
     with tracer.start_as_current_span(name, context=parent, attributes=dict(attributes), record_exception=False):
         yield
-
-
-def _trace_id(one: Span) -> int:
-    return one.get_span_context().trace_id
 
 
 def _names(environ: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from kombu.transport.redis import Channel
 from psycopg import sql
 from sqlalchemy.engine import URL
 
@@ -21,6 +22,7 @@ from tests.support.door import NOBODY, RunningDoor, running_door
 from tests.support.postgres import admin_of, own_database
 from tests.support.service import deployed, wait_until
 from tests.support.signing import BEARER, COMPACTION, KEYS, STEP_COMPLETE, new_id, signed
+from worker.broker import IN_BULK
 from worker.names import SCAN_QUEUE
 
 SENDERS = 8
@@ -83,7 +85,8 @@ def enqueued(door: RunningDoor) -> bool:
 
 def handed_on(broker: redis.Redis) -> set[str]:
     """The ids in the messages that wait in the broker."""
-    messages = [json.loads(message) for message in broker.lrange(f"compactor:{SCAN_QUEUE}", 0, -1)]
+    waiting = f"compactor:{SCAN_QUEUE}{Channel.sep}{IN_BULK}"
+    messages = [json.loads(message) for message in broker.lrange(waiting, 0, -1)]
     bodies = [json.loads(base64.b64decode(message["body"])) for message in messages]
     return {event_id for body in bodies for event_id in body[0][0]}
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import typer
 from celery.bin.celery import celery as celery_command
 from flower.urls import handlers
+from opentelemetry import environment_variables as tracing_variables
+from opentelemetry.sdk import environment_variables as sdk_variables
 
 from ops import door
 from ops.cli import app as compactor
@@ -41,6 +43,9 @@ PORTS = {
     "metrics": "COMPACTOR_METRICS_PORT",
 }
 """Our services that listen, and the setting that says where."""
+
+TRACING = {name for module in (tracing_variables, sdk_variables) for name in vars(module) if name.startswith("OTEL_")}
+"""What OpenTelemetry reads by itself."""
 
 SECRETS_SCRIPT = ROOT / "compose" / "secrets"
 
@@ -99,7 +104,7 @@ def variables(document: Mapping[str, Any]) -> Iterator[str]:
         if not service.ours or service.name == "sandbox":
             continue
         named = service.body["environment"]
-        known = SETTINGS.keys() | {f"{name}_FILE" for name in SETTINGS}
+        known = SETTINGS.keys() | {f"{name}_FILE" for name in SETTINGS} | TRACING
         yield from (f"{service.name}: {name} is no setting" for name in named if name not in known)
         secret = {name.removesuffix("_FILE") for name in named if name.endswith("_FILE")}
         yield from (f"{service.name}: {name} is given as it is, and in a file" for name in secret & named.keys())

@@ -89,10 +89,13 @@ def test_a_trace_that_cannot_be_read_begins_none_and_breaks_nothing(broken: str,
 
 
 def test_an_error_leaves_its_kind_in_a_span_and_none_of_its_words(spans: InMemorySpanExporter) -> None:
-    with pytest.raises(ValueError, match="a prompt"), tracing.continued(None, "work", note="with s3cret"):
+    def fall() -> None:
         trace.get_current_span().set_attribute("http.url", "http://host/path?key=abc")
         trace.get_current_span().set_attribute("exception.message", "a prompt")
         raise ValueError("a prompt")
+
+    with pytest.raises(ValueError, match="a prompt"), tracing.continued(None, "work", note="with s3cret"):
+        fall()
     [span] = spans.get_finished_spans()
     assert dict(span.attributes or {}) == {"note": "with ***", "http.url": "http://host/path"}
     assert (span.status.is_ok, span.status.description, span.events) == (False, None, ())
