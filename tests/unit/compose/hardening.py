@@ -19,7 +19,7 @@ AS_BUILT = {"letta"}
 
 ONE_SHOT = {"migrate"}
 
-KEEPS_TO_ITSELF = {"redis", "postgres", "letta-db", "migrate", "scheduler", "metrics", "prometheus"}
+KEEPS_TO_ITSELF = {"redis", "postgres", "letta-db", "migrate", "metrics", "prometheus"}
 """Services that nothing outside reaches, and that reach nothing outside."""
 
 STOPPING = {"redis", "worker", "scheduler", "webhook", "flower"}
