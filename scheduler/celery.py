@@ -13,7 +13,6 @@ from celery.schedules import crontab, schedule
 
 from scheduler.schedule import Entry, entries
 from worker.broker import make_app
-from worker.names import ATTEND, NOTIFY
 from worker.policy.forecast import SlidingWindow
 from worker.policy.rules import Schedule
 from worker.policyfile import PolicyFile
@@ -22,13 +21,6 @@ from worker.startup import or_exit
 
 logger = logging.getLogger(__name__)
 
-
-def _tells_something(record: logging.LogRecord) -> bool:
-    """Leave out that beat has sent what it sends every few seconds: it would bury all else."""
-    return not (isinstance(record.args, tuple) and record.args[1:] in ((ATTEND,), (NOTIFY,)))
-
-
-logging.getLogger("celery.beat").addFilter(_tells_something)
 
 _lock: IO[str] | None = None
 
