@@ -59,7 +59,7 @@ SETTINGS = {
     "COMPACTOR_WEBHOOK_RATE": "1000000",
     "COMPACTOR_ATTEND_EVERY": "1",
     "COMPACTOR_RECONCILE_EVERY": "5",
-    # What the broker takes along when it dies is sent again after this; an operator's table can wait ten minutes.
+    # What the broker took along when it died is sent again after this: by default ten minutes, too long to watch.
     "COMPACTOR_MESSAGE_PATIENCE": "30",
 }
 

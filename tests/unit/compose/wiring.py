@@ -61,7 +61,7 @@ def commands(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _problem_of(argv: list[str]) -> str | None:
     match argv:
-        case ["celery", "-A", application, sub, *options]:
+        case ["celery", "-A", application, sub, *options] | ["celery", "--quiet", "-A", application, sub, *options]:
             return _celery_problem(application, sub, options)
         case ["compactor", *words]:
             return _click_problem(typer.main.get_command(compactor), words, "compactor")
