@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,6 +41,8 @@ from tests.support.signing import BEARER, STEP_COMPLETE
 
 WARM_UP = 0.5
 READY_SECONDS = 30.0
+
+HEAD = " at once  accepted/s   p50 ms   p99 ms      bare/s   p50 ms   p99 ms   ratio"
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def compare(name: str, database_url: str, options: argparse.Namespace, folder: P
         running_door(folder, broker_url=broker_url, database_url=database_url) as door,
     ):
         accepted = 0
+        print(f"\n{name}\n{HEAD}", flush=True)
         for at_once in (int(number) for number in options.at_once.split(",")):
             rounds: list[tuple[Figures, Figures]] = []
             for number in range(options.rounds + 1):
@@ -140,29 +143,28 @@ def compare(name: str, database_url: str, options: argparse.Namespace, folder: P
                 count, ours = measure(senders, door.base_url + STEP_COMPLETE, seconds, at_once)
                 accepted += count
                 rounds.append((ours, measure(senders, idle + STEP_COMPLETE, seconds, at_once)[1]))
-            report(name, at_once, rounds[1:])
+            report(at_once, rounds[1:])
         ledger = door.service.ledger()
         kept = sum(ledger.events.count_by_state().values())
         ledger.close()
     if kept != accepted:
         raise SystemExit(f"{accepted} webhooks were accepted, and {kept} are in the ledger")
-    print(f"{name:<10} {kept} accepted, {kept} in the ledger")
+    print(f"{accepted} were accepted, {kept} are in the ledger")
 
 
-def report(name: str, at_once: int, rounds: list[tuple[Figures, Figures]]) -> None:
-    ours, idle = ([pair[index] for pair in rounds] for index in (0, 1))
+def report(at_once: int, rounds: list[tuple[Figures, Figures]]) -> None:
+    ours, idle = (middle([pair[index] for pair in rounds]) for index in (0, 1))
     ratio = statistics.median(own.rate / other.rate for own, other in rounds)
     print(
-        f"{name:<10} {at_once:>4} at once   accepted/s {middle(ours, 'rate'):7.0f}"
-        f"  p50 {middle(ours, 'p50'):6.1f} ms  p99 {middle(ours, 'p99'):6.1f} ms"
-        f"   bare/s {middle(idle, 'rate'):7.0f}  p50 {middle(idle, 'p50'):6.1f} ms  p99 {middle(idle, 'p99'):6.1f} ms"
-        f"   ratio {ratio:5.2f}",
+        f"{at_once:>8} {ours.rate:>11.0f} {ours.p50:>8.1f} {ours.p99:>8.1f}"
+        f" {idle.rate:>11.0f} {idle.p50:>8.1f} {idle.p99:>8.1f} {ratio:>7.2f}",
         flush=True,
     )
 
 
-def middle(figures: list[Figures], name: str) -> float:
-    return statistics.median(getattr(one, name) for one in figures)
+def middle(rounds: list[Figures]) -> Figures:
+    """Each figure's median over the rounds."""
+    return Figures(*(statistics.median(column) for column in zip(*map(astuple, rounds), strict=True)))
 
 
 def main() -> None:
