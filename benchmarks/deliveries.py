@@ -151,14 +151,15 @@ def findings(steps: Steps, outcome: Outcome) -> Iterator[tuple[str, object, obje
 
 
 def longest_wait(outcome: Outcome) -> float:
-    """The most seconds between a conversation's falling idle, or the broker's return, and the decision about it."""
-    last: dict[str | None, datetime] = {}
+    """The most seconds from a conversation's falling idle to the decision about it, the outage left out."""
+    told: dict[str | None, datetime] = {}
     for event in outcome.events:
-        last[event.compaction_id] = max(last.get(event.compaction_id, event.received_at), event.received_at)
-    waits = [
-        row.planned_at - max(last[row.id] + IDLE_FOR, outcome.back_at) for row in outcome.compactions if row.id in last
-    ]
-    return max(waits, default=timedelta()).total_seconds()
+        told[event.compaction_id] = max(told.get(event.compaction_id, event.received_at), event.received_at)
+    waits = [timedelta()]
+    for row in [row for row in outcome.compactions if row.id in told]:
+        idle_at = told[row.id] + IDLE_FOR
+        waits.append(row.planned_at - (max(idle_at, outcome.back_at) if row.planned_at > outcome.back_at else idle_at))
+    return max(waits).total_seconds()
 
 
 def report(kind: str, steps: Steps, outcome: Outcome) -> bool:
@@ -167,7 +168,7 @@ def report(kind: str, steps: Steps, outcome: Outcome) -> bool:
     print(f"\n{kind}: {count} steps delivered, {count // REPEATED} of them twice, the broker killed after half")
     print(f"  {sent.statuses.total() / sent.seconds:.0f} answers a second, the slowest after {sent.slowest:.1f} s")
     print(f"  {outcome.closed_before} events closed when it came back, the last one {outcome.seconds:.0f} s later")
-    print(f"  a conversation that had fallen idle then waited {longest_wait(outcome):.0f} s at most for the decision")
+    print(f"  {longest_wait(outcome):.0f} s at most from falling idle to the decision, the outage left out")
     rows = list(findings(steps, outcome))
     for what, found, wanted in rows:
         print(f"  {what:<48} {found!s:>32}{'' if found == wanted else f'   OFF: should be {wanted}'}")

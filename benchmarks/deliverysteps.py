@@ -15,8 +15,8 @@ from sandbox.store import Store
 from tests.support.sandbox import Sandbox
 from tests.support.talking import WINDOW, Talk, talk
 
-DELIVERIES_A_CONVERSATION, STEPS_A_CONVERSATION = 400, 10
-"""Deliveries for each conversation near its trigger, and how many of them are of its own steps."""
+DELIVERIES_A_CONVERSATION, MOST_STEPS = 400, 19
+"""Deliveries for each conversation near its trigger, of which one, two and so on up to so many are its own steps."""
 
 OVER, NEAR, QUIET = 0.88, 0.72, 10
 """How full conversations over the trigger of 0.70 and near it are made, about a tenth less by the server's count; the
@@ -41,7 +41,7 @@ def make_steps(sandbox: Sandbox, database: Path, count: int, chance: random.Rand
     busy = max(count // DELIVERIES_A_CONVERSATION, 5)
     over, near = _talks(sandbox, busy * 4 // 5, OVER), _talks(sandbox, busy - busy * 4 // 5, NEAR)
     busy_steps = [_step_of(one) for one in (*over, *near)]
-    closer = [_like(step, chance) for step in busy_steps for _ in range(STEPS_A_CONVERSATION)]
+    closer = [_like(step, chance) for number, step in enumerate(busy_steps) for _ in range(number % MOST_STEPS + 1)]
     quiet = [_step_of(one) for one in _talks(sandbox, QUIET, 0.1)]
     far = [
         _like(chance.choice(quiet), chance, prompt_tokens=chance.randrange(int(FULLEST_FAR * WINDOW)))

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops import desk
-from ops.view import age, bar, show_compactions, show_conversations
+from ops.view import age, bar, list_compactions, show_conversations
 from worker.audit.records import Compaction, State
 from worker.audit.reports import Wanted
 from worker.audit.stats import Stats
@@ -90,7 +90,7 @@ def list_command(
         desk.show_json([exported(row) for row in rows])
         return
     if rows:
-        show_compactions(desk.out, rows)
+        list_compactions(desk.out, rows)
     else:
         desk.out.print("no compaction in the ledger is like that")
 

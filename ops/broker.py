@@ -133,7 +133,9 @@ def choose_broker(
     if configured_url:
         return _configured(configured_url)
     for name in SERVERS:
-        found = shutil.which(name, path=search_path)
+        found = shutil.which(
+            name, path=_elsewhere(os.environ.get("PATH", os.defpath) if search_path is None else search_path)
+        )
         if found and (version := _version(found)):
             return _embedded(BrokerKind.INSTALLED, found, state_dir, note=f"{version} at {found}")
     found = bundled()
@@ -151,6 +153,18 @@ def choose_broker(
 
 def _parts(url: str) -> list[SplitResult]:
     return [urlsplit(one) for one in url.split(";")]
+
+
+def _elsewhere(path: str) -> str:
+    """Give a PATH without the scripts of the environment that this runs in.
+
+    The wheel puts its server there too. Were it found, which release serves the data would hang on whether a terminal
+    has the environment activated, and an older one does not read what a newer one wrote.
+    """
+    if sys.prefix == sys.base_prefix:
+        return path
+    own = Path(sys.executable).parent
+    return os.pathsep.join(folder for folder in path.split(os.pathsep) if Path(folder) != own)
 
 
 def _configured(url: str) -> Broker:

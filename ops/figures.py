@@ -111,8 +111,9 @@ def _scans(rows: list[Row]) -> Iterator[Metric]:
         (
             "measured",
             "scan_conversations_measured",
-            "Of those, the ones put down to be measured: 1 to 3 requests each.",
+            "Of those, the ones put down to be measured.",
         ),
+        ("requests", "scan_requests", "Requests to the Letta server for listing and measuring."),
         ("planned", "scan_compactions_planned", "Of those, the ones planned under a scan's budget."),
     ):
         yield _counter(name, what, ("schedule",), rows, column)

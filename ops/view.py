@@ -21,6 +21,9 @@ ROOMY = 140
 SHORT_ID = 14
 """Characters of an id on a narrow one: `conv-` or `agent-` and the first eight digits."""
 
+SHORT_COMPACTION = 12
+"""The same of a compaction's: `cmp-` and eight digits, which `audit show` takes."""
+
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 _COLOURS = {
@@ -80,11 +83,34 @@ def show_compactions(console: Console, rows: Sequence[Compaction]) -> None:
             Text(row.reason),
         )
     console.print(table)
+    _say_below(console, rows)
+
+
+def _say_below(console: Console, rows: Sequence[Compaction]) -> None:
     for row in rows:
         said = [*(flag.replace("_", " ") for flag in row.flags), *([row.error] if row.error else [])]
         if said:
             name = conversation_name(row.agent_id, row.conversation_id)
             console.print(Text.assemble((f"{name}: ", "yellow"), "; ".join(said)), soft_wrap=True)
+
+
+def list_compactions(console: Console, rows: Sequence[Compaction]) -> None:
+    """List what the ledger holds, a line each: when it was planned and by which id `audit show` knows it, too."""
+    table = new_table()
+    for name in ("planned", "compaction", "conversation", "usage", "messages", "outcome", "reason"):
+        table.add_column(name, justify="right" if name in {"planned", "messages"} else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            age(row.planned_at),
+            row.id if console.width >= ROOMY else row.id[:SHORT_COMPACTION],
+            short_name(row.agent_id, row.conversation_id, console),
+            f"{_share(row.usage_before)} → {_share(row.usage_after)}",
+            f"{_count(row.num_messages_before)} → {_count(row.num_messages_after)}",
+            Text(row.outcome or row.state, style=_COLOURS.get(State(row.state), "")),
+            Text(row.reason),
+        )
+    console.print(table)
+    _say_below(console, rows)
 
 
 def show_conversations(console: Console, rows: Sequence[Conversation]) -> None:
@@ -125,6 +151,10 @@ def short_name(agent_id: str, conversation_id: str, console: Console) -> str:
     """Name a conversation in one cell: whole where there is room, else as much of its id as tells it apart."""
     name = agent_id if conversation_id == "default" else conversation_id
     return name if console.width >= ROOMY else name[:SHORT_ID]
+
+
+def _share(usage: float | None) -> str:
+    return "-" if usage is None else f"{usage:.2f}"
 
 
 def _count(count: int | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from worker import scan as scans
 from worker.candidates import Candidate
 from worker.judgement import Judged, judge, screened, settle
+from worker.letta.meter import metered
 from worker.loop import Interrupted
 from worker.policy.decide import Reason, Skip
 from worker.policy.rules import Policy
@@ -29,7 +30,8 @@ def assess(service: Service, scan_id: str, number: int) -> Counter[str]:
     known = ledger.conversations.known([candidate.ref.key for candidate in candidates])
     try:
         given_up = page.attempts > MOST_ATTEMPTS
-        judged = _given_up(candidates) if given_up else judge(service, candidates, known, policy)
+        with metered() as meter:
+            judged = _given_up(candidates) if given_up else judge(service, candidates, known, policy)
     except Interrupted:
         ledger.scans.let_go(scan_id, owner=service.owner, number=number)
         service.outbox.page(scan_id, number)
@@ -37,7 +39,13 @@ def assess(service: Service, scan_id: str, number: int) -> Counter[str]:
     settled = settle(service, scan, policy, judged, scan_id=scan.id, budget=policy.max_per_scan)
     reasons = Counter(one.decision.reason.value for one in settled)
     ledger.scans.finish_page(
-        scan_id, number, owner=service.owner, reasons=reasons, now=service.now(), lease=service.scan_lease
+        scan_id,
+        number,
+        owner=service.owner,
+        reasons=reasons,
+        now=service.now(),
+        lease=service.scan_lease,
+        requests=meter.take(),
     )
     scans.finish(service, scan_id)
     return reasons

@@ -14,10 +14,11 @@ from functools import partial
 from worker import scan
 from worker.address import Misaddressed, whose
 from worker.audit.compactions import LostClaim
+from worker.audit.database import LedgerError
 from worker.audit.events import Event, Source
 from worker.audit.scans import ScanOrder
 from worker.discretion import named
-from worker.letta.client import DEFAULT, Letta
+from worker.letta.client import DEFAULT, Letta, usable
 from worker.letta.errors import LettaError, NotFound, UnusableArgument
 from worker.logs.about import about
 from worker.loop import Interrupted, gather_bounded
@@ -95,7 +96,7 @@ def handle(service: Service, event_ids: Sequence[str]) -> Counter[str]:
         for event, finding in findings:
             with _of(event, "event"):
                 try:
-                    ends[_write_down(service, event, finding, copies)] += 1
+                    ends[_settled(service, event, finding, copies)] += 1
                 except LostClaim as error:
                     logger.warning("%s", error)
     return ends
@@ -148,7 +149,7 @@ async def _asked(letta: Letta, places: Places, event: Event, rules: ScanOrder, n
     try:
         if event.source == Source.SIGNED:
             ref = await whose(letta, event.conversation_id or DEFAULT, event.agent_id)
-            return _Watch((ref,), rules.policy, now)
+            return _Watch(_usable(ref), rules.policy, now)
         return await _step(letta, places, event, rules)
     except NotFound as error:
         what = event.key if event.source == Source.LETTA else event.conversation_id or event.agent_id
@@ -160,7 +161,19 @@ async def _asked(letta: Letta, places: Places, event: Event, rules: ScanOrder, n
     except Exception as error:
         # An event that trips over a fault of ours must not keep the others of its message from their end.
         logger.exception("%s could not be looked into", event.id)
-        return _Later(f"a fault of the service itself: {named(error)}")
+        return _fault(error)
+
+
+def _fault(error: Exception) -> _Later:
+    return _Later(f"a fault of the service itself: {named(error)}")
+
+
+def _usable(*refs: Ref) -> tuple[Ref, ...]:
+    """Pass conversations on whose ids are ids: what the server calls them goes into the ledger. UnusableArgument."""
+    for ref in refs:
+        usable(ref.agent_id)
+        usable(ref.conversation_id)
+    return refs
 
 
 async def _step(letta: Letta, places: Places, event: Event, rules: ScanOrder) -> _Finding:
@@ -169,8 +182,19 @@ async def _step(letta: Letta, places: Places, event: Event, rules: ScanOrder) ->
     if step.usage is not None and is_far_below(step.usage, policy):
         sentence = f"usage {step.usage:.2f} is far below the trigger of {policy.trigger_usage:.2f}"
         return _End(Reason.BELOW_TRIGGER, sentence, step.usage)
-    refs = await places.of(step, event.received_at)
+    refs = _usable(*await places.of(step, event.received_at))
     return _Watch(refs, rules.policy, event.received_at + policy.idle_for, step.usage)
+
+
+def _settled(service: Service, event: Event, finding: _Finding, copies: set[str]) -> str:
+    """Commit what was found out about one event; one that trips over a fault of ours takes no other with it."""
+    try:
+        return _write_down(service, event, finding, copies)
+    except (LostClaim, LedgerError):
+        raise
+    except Exception as error:
+        logger.exception("what was found out about %s could not be kept", event.id)
+        return _put_back(service, event, _fault(error))
 
 
 def _write_down(service: Service, event: Event, finding: _Finding, copies: set[str]) -> str:

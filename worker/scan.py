@@ -11,6 +11,7 @@ from worker.audit.records import Scan
 from worker.audit.scans import LostScan, ScanOrder
 from worker.candidates import Batch, Candidate, candidates_of, observation, sighting
 from worker.letta.errors import LettaError
+from worker.letta.meter import Meter, metered
 from worker.letta.models import Unreadable
 from worker.logs.about import about
 from worker.loop import Interrupted
@@ -82,19 +83,19 @@ def listing(service: Service) -> Iterator[Batch]:
 
 def _list_all(service: Service, scan: Scan) -> None:
     """List a scan's conversations page by page; a page's candidates are committed before anybody measures them."""
-    with about(scan_id=scan.id):
-        _list_and_finish(service, scan)
+    with about(scan_id=scan.id), metered() as meter:
+        _list_and_finish(service, scan, meter)
 
 
-def _list_and_finish(service: Service, scan: Scan) -> None:
+def _list_and_finish(service: Service, scan: Scan, meter: Meter) -> None:
     try:
         seen = service.ledger.scans.listed_already(scan.id)
         policy = Policy.model_validate(scan.policy_body)
 
         for page in listing(service):
             fresh = [row for row in page if isinstance(row, Unreadable) or row.ref.key not in seen]
-            _put_down(service, scan, policy, fresh)
-        service.ledger.scans.end_listing(scan.id, owner=service.owner)
+            _put_down(service, scan, policy, fresh, meter.take())
+        service.ledger.scans.end_listing(scan.id, owner=service.owner, requests=meter.take())
     except LostScan as error:
         logger.warning("%s", error)
         return
@@ -109,7 +110,7 @@ def _list_and_finish(service: Service, scan: Scan) -> None:
     finish(service, scan.id)
 
 
-def _put_down(service: Service, scan: Scan, policy: Policy, page: Batch) -> None:
+def _put_down(service: Service, scan: Scan, policy: Policy, page: Batch, requests: int) -> None:
     """Commit one listed page: leave out what cannot need compacting, keep the rest for measuring."""
     now, ledger = service.now(), service.ledger
     readable = [row for row in page if isinstance(row, Candidate)]
@@ -132,6 +133,7 @@ def _put_down(service: Service, scan: Scan, policy: Policy, page: Batch) -> None
         listed=len(page),
         reasons=Counter(row.reason for row in left_out),
         lease_until=now + service.scan_lease,
+        requests=requests,
     )
     if number is not None:
         service.outbox.page(scan.id, number)

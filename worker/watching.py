@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
@@ -79,10 +80,14 @@ def _round(service: Service) -> Counter[str]:
 
 def _attend(service: Service, watches: Sequence[Watch]) -> Counter[str]:
     """Deal with watches of one policy; one that trips over a fault of ours holds up none of the others."""
+    ends: Counter[str] = Counter()
     try:
         order = scan.order(service, trigger=TRIGGER, policy=watches[0].policy)
     except scan.UnknownName as error:
-        return Counter(_close(service, watch, "unknown_policy", str(error)) for watch in watches)
+        for watch in watches:
+            with _of(watch):
+                ends[_close(service, watch, "unknown_policy", str(error))] += 1
+        return ends
     try:
         return _look_at(service, order, watches)
     except (Interrupted, LedgerError):
@@ -94,7 +99,9 @@ def _attend(service: Service, watches: Sequence[Watch]) -> Counter[str]:
         logger.exception("%s could not be decided about", watch.conversation_id)
         fault = Skip(Reason.UNREADABLE, f"a fault of the service itself: {named(error)}")
         policy = Policy.model_validate(order.policy_body)
-        return Counter([_end(service, watch, Settled(_unseen(watch), fault, None), policy, None)])
+        with _of(watch):
+            ends[_end(service, watch, Settled(_unseen(watch), fault, None), policy, None)] += 1
+        return ends
 
 
 def _look_at(service: Service, order: ScanOrder, watches: Sequence[Watch]) -> Counter[str]:
@@ -109,12 +116,19 @@ def _look_at(service: Service, order: ScanOrder, watches: Sequence[Watch]) -> Co
     settled = {one.candidate.ref.key: one for one in settle(service, order, policy, judged, traces=traces)}
     ends: Counter[str] = Counter()
     for watch in watches:
-        with about(agent_id=watch.agent_id, conversation_id=watch.conversation_id):
-            try:
-                ends[_end(service, watch, settled[_key(watch)], policy, known.get(_key(watch)))] += 1
-            except LostClaim as error:
-                logger.warning("%s", error)
+        with _of(watch):
+            ends[_end(service, watch, settled[_key(watch)], policy, known.get(_key(watch)))] += 1
     return ends
+
+
+@contextmanager
+def _of(watch: Watch) -> Iterator[None]:
+    """Deal with one watch: lines are about it, and one that is another's by now is left to it."""
+    with about(agent_id=watch.agent_id, conversation_id=watch.conversation_id):
+        try:
+            yield
+        except LostClaim as error:
+            logger.warning("%s", error)
 
 
 def _end(service: Service, watch: Watch, settled: Settled, policy: Policy, known: Known | None) -> str:
@@ -153,13 +167,14 @@ def _close(service: Service, watch: Watch, reason: str, sentence: str, compactio
 def _let_go(service: Service, watches: Sequence[Watch]) -> None:
     """Give watches back at the end of the process: they are due as before."""
     for watch in watches:
-        service.ledger.watches.put_off(
-            watch,
-            owner=service.owner,
-            due_at=watch.due_at,
-            reason=watch.reason,
-            sentence=watch.sentence,
-        )
+        with _of(watch):
+            service.ledger.watches.put_off(
+                watch,
+                owner=service.owner,
+                due_at=watch.due_at,
+                reason=watch.reason,
+                sentence=watch.sentence,
+            )
 
 
 def _gauge(service: Service) -> Gauge:

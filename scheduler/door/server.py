@@ -52,6 +52,7 @@ class _Protocol(HttpToolsProtocol):
             self._head += len(data)
             if self._head > HEAD_LIMIT:
                 self.send_400_response("The request's head is too long.")
+        self._await_use()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -62,6 +63,15 @@ class _Protocol(HttpToolsProtocol):
         self._head = None
         self._await_nothing()
         super().on_headers_complete()
+
+    def _await_use(self) -> None:
+        """Bound what is neither a request's head nor a request under way: line breaks, a body after its answer.
+
+        uvicorn takes any byte for the beginning of the next request, and ends its own wait for one.
+        """
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._timer is None and not self.transport.is_closing():
+            self._await_head()
 
     def _await_head(self) -> None:
         self._await_nothing()

@@ -229,3 +229,27 @@ def test_a_head_without_an_end_is_cut_off(redis_url: str, sqlite_url: str, tmp_p
             assert silent.recv(100) == b""
         with door.http() as http:
             assert send(door, http).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("request_", "remainder"),
+    [
+        pytest.param(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n", id="a line break after an answer"),
+        pytest.param(
+            b"POST /webhooks/compaction HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{",
+            b"x",
+            id="a body after its refusal",
+        ),
+    ],
+)
+def test_a_connection_is_not_kept_for_what_is_no_request(
+    redis_url: str, sqlite_url: str, tmp_path: Path, request_: bytes, remainder: bytes
+) -> None:
+    with running_door(tmp_path, broker_url=redis_url, database_url=sqlite_url) as door:
+        host, port = door.base_url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as line:
+            line.sendall(request_)
+            assert line.recv(10_000).startswith(b"HTTP/1.1 ")
+            line.sendall(remainder)
+            while line.recv(10_000):
+                pass

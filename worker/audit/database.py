@@ -32,6 +32,9 @@ NO_CONNECTION = "none of this process's connections to it came free in time; low
 PERMISSION_DENIED = "42501"
 """PostgreSQL's code for a user who may not do this."""
 
+READ_ONLY = "25006"
+"""Its code for a write to a server that takes none: the standby of a failover that is still under way."""
+
 UPGRADE = "compactor db upgrade"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -89,10 +92,17 @@ class Database:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise LedgerUnavailable(f"the connection to the ledger at {self.shown_url} was lost") from error
+            if _sqlstate(error) == READ_ONLY:
+                raise LedgerUnavailable(f"the ledger at {self.shown_url} is not available: {_cause(error)}") from error
             # SQLite's bare DatabaseError is for a file that is none of its own, or is damaged.
-            if type(error) is DatabaseError or getattr(error.orig, "sqlstate", None) == PERMISSION_DENIED:
+            if type(error) is DatabaseError or _sqlstate(error) == PERMISSION_DENIED:
                 raise LedgerError(f"the ledger at {self.shown_url} cannot be used: {_cause(error)}") from error
             raise
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    """Give PostgreSQL's code of what went wrong; SQLite has none."""
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _cause(error: DBAPIError) -> str:

@@ -141,6 +141,7 @@ class Scan(Record):
     """One run over the server's conversations. reasons: how many decisions fell for each reason.
 
     measured: how many of the listed could not be left out by the list alone, and were put down to be measured.
+    requests: what was asked of the Letta server for it.
     """
 
     id: str
@@ -154,6 +155,7 @@ class Scan(Record):
     pages: int
     listed: int
     measured: int
+    requests: int
     planned: int
     reasons: dict[str, int]
     sentence: str | None

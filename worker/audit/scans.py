@@ -132,8 +132,9 @@ class Scans:
         listed: int,
         reasons: Mapping[str, int],
         lease_until: datetime,
+        requests: int = 0,
     ) -> int | None:
-        """Put down one listed page: its candidates, and how many of it were skipped for which reason.
+        """Put down one listed page: its candidates, how many of it were skipped for which reason, what it cost.
 
         Gives the page's number, None where no candidate was left to measure. Raises LostScan when another worker has
         taken the scan up.
@@ -158,17 +159,22 @@ class Scans:
                     pages=scan.pages if number is None else number,
                     listed=scans.c.listed + listed,
                     measured=scans.c.measured + len(candidates),
+                    requests=scans.c.requests + requests,
                     reasons=add_counts(scan.reasons, reasons),
                     lease_until=lease_until,
                 )
             )
         return number
 
-    def end_listing(self, scan_id: str, *, owner: str) -> None:
-        """Note that every conversation is listed; what is left of the scan are its pages."""
+    def end_listing(self, scan_id: str, *, owner: str, requests: int = 0) -> None:
+        """Note that every conversation is listed; what is left of the scan are its pages.
+
+        requests: what was asked since the last page was put down.
+        """
         with self._database.write() as connection:
             _owned(connection, scan_id, owner)
-            connection.execute(update(scans).where(scans.c.id == scan_id).values(listing_done=True))
+            done = {"listing_done": True, "requests": scans.c.requests + requests}
+            connection.execute(update(scans).where(scans.c.id == scan_id).values(**done))
 
     def claim_page(self, scan_id: str, number: int, *, now: datetime, owner: str, lease: timedelta) -> Page | None:
         """Take a page to measure; None where it is done, or another worker is at it."""
@@ -191,7 +197,15 @@ class Scans:
         return None if row is None else Page(scan_id, number, row.candidates, row.attempts)
 
     def finish_page(
-        self, scan_id: str, number: int, *, owner: str, reasons: Mapping[str, int], now: datetime, lease: timedelta
+        self,
+        scan_id: str,
+        number: int,
+        *,
+        owner: str,
+        reasons: Mapping[str, int],
+        now: datetime,
+        lease: timedelta,
+        requests: int = 0,
     ) -> bool:
         """Close a page and add its counts to the scan's, once; False where the page was another's by now."""
         with self._database.write() as connection:
@@ -210,9 +224,8 @@ class Scans:
             scan = _locked(connection, scan_id)
             if scan is not None:
                 total = add_counts(scan.reasons, reasons)
-                connection.execute(
-                    update(scans).where(scans.c.id == scan_id).values(reasons=total, lease_until=now + lease)
-                )
+                counts = {"reasons": total, "requests": scans.c.requests + requests}
+                connection.execute(update(scans).where(scans.c.id == scan_id).values(**counts, lease_until=now + lease))
         return True
 
     def let_go(self, scan_id: str, *, owner: str, number: int | None = None) -> None:

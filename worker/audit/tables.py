@@ -57,6 +57,7 @@ scans = Table(
     Column("pages", Integer, nullable=False, server_default="0"),
     Column("listed", Integer, nullable=False, server_default="0"),
     Column("measured", Integer, nullable=False, server_default="0"),
+    Column("requests", Integer, nullable=False, server_default="0"),
     Column("planned", Integer, nullable=False, server_default="0"),
     Column("reasons", DOCUMENT, nullable=False),
     Column("sentence", Text),

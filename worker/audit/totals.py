@@ -82,7 +82,8 @@ def add_scan(connection: Connection, row: Scan) -> None:
     finished_at = row.finished_at or row.started_at
     took = _milliseconds(finished_at - row.started_at)
     key = {"schedule": row.schedule or "", "trigger": row.trigger, "state": row.state}
-    sums = {"scans": 1, "listed": row.listed, "measured": row.measured, "planned": row.planned, "milliseconds": took}
+    sums = {"scans": 1, "milliseconds": took}
+    sums |= {name: getattr(row, name) for name in ("listed", "measured", "planned", "requests")}
     _add(connection, scan_totals, [key], sums, {"last_finished_at": finished_at}, {"last_milliseconds": took})
 
 

@@ -72,6 +72,7 @@ scan_totals = Table(
     _amount("listed"),
     _amount("measured"),
     _amount("planned"),
+    _amount("requests"),
     _amount("milliseconds"),
     _amount("last_milliseconds"),
     time("last_finished_at", nullable=False),

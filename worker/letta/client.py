@@ -89,7 +89,7 @@ class Letta:
 
     async def retrieve_conversation(self, conversation_id: str) -> Conversation:
         """Retrieve one conversation, with its `in_context_message_ids`; not the default one, which is its agent's."""
-        call = Call("GET", f"/v1/conversations/{_checked(conversation_id)}")
+        call = Call("GET", f"/v1/conversations/{usable(conversation_id)}")
         return await self._wire.fetch_model(Conversation, call, self.timeouts.read)
 
     async def fork_conversation(self, conversation_id: str, *, agent_id: str | None = None) -> Conversation:
@@ -97,13 +97,13 @@ class Letta:
 
         Its `in_context_message_ids` are empty in this answer (0.16.8); retrieve it to see them.
         """
-        call = Call("POST", f"/v1/conversations/{_checked(conversation_id)}/fork", changes=True)
+        call = Call("POST", f"/v1/conversations/{usable(conversation_id)}/fork", changes=True)
         params = _direct(conversation_id, agent_id)
         return await self._wire.fetch_model(Conversation, call, self.timeouts.read, params=params)
 
     async def delete_conversation(self, conversation_id: str) -> None:
         """Delete a conversation; servers only mark it, and list it no more."""
-        call = Call("DELETE", f"/v1/conversations/{_checked(conversation_id)}", changes=True)
+        call = Call("DELETE", f"/v1/conversations/{usable(conversation_id)}", changes=True)
         await self._wire.fetch(call, self.timeouts.read)
 
     # Agents
@@ -119,13 +119,13 @@ class Letta:
 
     async def retrieve_agent(self, agent_id: str) -> Agent:
         """Retrieve one agent."""
-        call = Call("GET", f"/v1/agents/{_checked(agent_id)}")
+        call = Call("GET", f"/v1/agents/{usable(agent_id)}")
         return await self._wire.fetch_model(Agent, call, self.timeouts.read)
 
     async def context_overview(self, agent_id: str, conversation_id: str | None = None) -> ContextOverview:
         """Measure what fills an agent's context, for one conversation or (None, `default`) its default one."""
-        call = Call("GET", f"/v1/agents/{_checked(agent_id)}/context")
-        named = None if conversation_id in {None, DEFAULT} else _checked(str(conversation_id))
+        call = Call("GET", f"/v1/agents/{usable(agent_id)}/context")
+        named = None if conversation_id in {None, DEFAULT} else usable(str(conversation_id))
         params = {"conversation_id": named}
         return await self._wire.fetch_model(ContextOverview, call, self.timeouts.overview, params=params)
 
@@ -145,7 +145,7 @@ class Letta:
 
         The reference has `before` and `after` follow the order asked for; 0.16.8 has them follow time.
         """
-        call = Call("GET", f"/v1/conversations/{_checked(conversation_id)}/messages")
+        call = Call("GET", f"/v1/conversations/{usable(conversation_id)}/messages")
         params: Params = {"limit": limit, "before": before, "after": after, "order": order}
         return await self._list(Message, call, {**params, **_direct(conversation_id, agent_id)})
 
@@ -205,7 +205,7 @@ class Letta:
         batch_size: int | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Pick up the stream of a send in the background, after event number `starting_after`; it changes nothing."""
-        call = Call("POST", f"/v1/conversations/{_checked(conversation_id)}/stream")
+        call = Call("POST", f"/v1/conversations/{usable(conversation_id)}/stream")
         options = {
             "run_id": run_id,
             "otid": otid,
@@ -229,7 +229,7 @@ class Letta:
         """
         request = request or CompactionRequest()
         _direct(conversation_id, request.agent_id)
-        call = Call("POST", f"/v1/conversations/{_checked(conversation_id)}/compact", changes=True)
+        call = Call("POST", f"/v1/conversations/{usable(conversation_id)}/compact", changes=True)
         response = await self._wire.fetch(call, self.timeouts.compact, body=request.body())
         reply = shape(CompactionResponse, decode(response, call), call, response)
         return CompactionReply(reply, response.content.decode("utf-8"))
@@ -238,11 +238,11 @@ class Letta:
 
     async def retrieve_step(self, step_id: str) -> Step:
         """Retrieve one step."""
-        return await self._wire.fetch_model(Step, Call("GET", f"/v1/steps/{_checked(step_id)}"), self.timeouts.read)
+        return await self._wire.fetch_model(Step, Call("GET", f"/v1/steps/{usable(step_id)}"), self.timeouts.read)
 
     async def retrieve_run(self, run_id: str) -> Run:
         """Retrieve one run."""
-        return await self._wire.fetch_model(Run, Call("GET", f"/v1/runs/{_checked(run_id)}"), self.timeouts.read)
+        return await self._wire.fetch_model(Run, Call("GET", f"/v1/runs/{usable(run_id)}"), self.timeouts.read)
 
     async def list_runs(
         self,
@@ -276,11 +276,11 @@ class Letta:
 
 
 def _send(conversation_id: str) -> Call:
-    return Call("POST", f"/v1/conversations/{_checked(conversation_id)}/messages", changes=True)
+    return Call("POST", f"/v1/conversations/{usable(conversation_id)}/messages", changes=True)
 
 
-def _checked(identity: str) -> str:
-    """Return an id that may go into a path as it is."""
+def usable(identity: str) -> str:
+    """Return an id that may go into a path as it is, whoever gave it. Raises UnusableArgument."""
     if not _ID.fullmatch(identity):
         raise UnusableArgument(f"{identity[:40]!r} is not an id: up to 128 letters, digits, - and _ are")
     return identity
@@ -292,4 +292,4 @@ def _direct(conversation_id: str, agent_id: str | None) -> dict[str, str]:
         return {}
     if agent_id is None:
         raise UnusableArgument("the conversation 'default' is an agent's own: name the agent's id too")
-    return {"agent_id": _checked(agent_id)}
+    return {"agent_id": usable(agent_id)}

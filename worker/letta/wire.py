@@ -15,6 +15,7 @@ from worker.contract.problems import sentences
 from worker.letta.detail import clip
 from worker.letta.errors import Call, LettaError, LettaProtocolError, StreamBroken
 from worker.letta.faults import from_exception, from_response, timed_out
+from worker.letta.meter import count_request
 from worker.letta.timeouts import Timeouts
 
 Params = Mapping[str, str | int | bool | None]
@@ -40,6 +41,7 @@ class Wire:
     ) -> httpx.Response:
         """Return the answer, read whole, if it is a success; raise a LettaError within `seconds` otherwise."""
         fault: LettaError
+        count_request()
         try:
             async with asyncio.timeout(seconds):
                 response = await self.http.request(
@@ -71,6 +73,7 @@ class Wire:
 
     def open_stream(self, call: Call, body: Body) -> AbstractAsyncContextManager[httpx.Response]:
         """Open a stream of events, whatever its status; what it raises goes to `stream_fault`."""
+        count_request()
         return self.http.stream(
             call.method,
             call.path,

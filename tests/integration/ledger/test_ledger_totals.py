@@ -61,7 +61,7 @@ def rows_of(ledger: Ledger, table: Any) -> Rows:
 
 def kept(ledger: Ledger) -> dict[str, Rows]:
     # How many a scan put down to be measured is not in the rows of releases that did not count it.
-    scans = [{**row, "measured": None} for row in rows_of(ledger, scan_totals)]
+    scans = [{**row, "measured": None, "requests": None} for row in rows_of(ledger, scan_totals)]
     return {"totals": rows_of(ledger, totals), "scans": scans, "flagged": rows_of(ledger, flagged)}
 
 

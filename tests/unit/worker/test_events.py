@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from tests.support.bench import CONVERSATION, COPY, Bench, bench
 from tests.support.rows import AGENT, NOW
 from tests.support.steps import Steps, due_in, event, signed, told
+from worker.audit.events import Event
 from worker.audit.records import EventState
+from worker.audit.watches import Watches
 from worker.events import AT_ONCE, MOST_ATTEMPTS, handle
 from worker.look import CLOCK_SLACK
 from worker.policy.rules import Policy
@@ -244,6 +247,35 @@ def test_a_fault_of_our_own_costs_one_event_its_time_and_the_others_nothing(
     ids = told(at, steps.step("step-1"), steps.step("step-2"))
     assert handle(at.service, ids) == {"released": 1, "watched": 1}
     assert str(event(at, ids[0]).sentence).startswith("a fault of the service itself: KeyError (its words are withheld")
+
+
+@pytest.mark.parametrize("hostile", ["conv-\x00", "conv-" + "x" * 200, "../agents"])
+def test_what_a_server_calls_a_conversation_is_kept_only_where_it_is_an_id(
+    at: Bench, steps: Steps, hostile: str
+) -> None:
+    steps.run()
+    steps.run("run-2", conversation=hostile)
+    bad, good = told(at, steps.step("step-1", run="run-2"), steps.step("step-2"))
+    assert handle(at.service, [bad, good]) == {"misaddressed": 1, "watched": 1}
+    assert "is not an id" in str(event(at, bad).sentence)
+    assert due_in(at) == {CONVERSATION: IDLE}
+
+
+def test_what_was_found_out_and_cannot_be_kept_costs_one_event_its_time_and_the_others_nothing(
+    at: Bench, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.run()
+    bad, good = sorted(told(at, steps.step("step-1"), steps.step("step-2")))
+    honest = Watches.watch
+
+    def faulty(self: Watches, watched: Event, *refs: Any, **more: Any) -> None:
+        if watched.id == bad:
+            raise ArithmeticError
+        honest(self, watched, *refs, **more)
+
+    monkeypatch.setattr(Watches, "watch", faulty)
+    assert handle(at.service, [bad, good]) == {"released": 1, "watched": 1}
+    assert event(at, bad).sentence == "a fault of the service itself: ArithmeticError"
 
 
 def test_an_event_that_came_twice_is_looked_into_once(at: Bench, steps: Steps) -> None:

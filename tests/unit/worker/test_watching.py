@@ -333,3 +333,18 @@ def test_one_thread_of_a_process_is_at_it_however_often_beat_calls(at: Bench) ->
         assert slow.running()
         at.service.loop.let_go()
         assert slow.result(30) == {}
+
+
+def test_a_shutdown_gives_back_what_it_still_holds_when_another_has_taken_some_over(at: Bench) -> None:
+    watched(at)
+    watched(at, "hook-2", conversation_id=None, agent_id=AGENT)
+    at.letta.hangs_at = "context"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(attend, at.service)
+        assert at.letta.hanging.wait(30)
+        at.time.passes(101)
+        [taken] = at.service.ledger.watches.due(now=at.time.now(), owner="other", lease=timedelta(1), limit=1)
+        at.service.loop.let_go()
+        assert slow.result(30) == {}
+    [given_back] = at.service.ledger.watches.due(now=at.time.now(), owner="third", lease=timedelta(1), limit=9)
+    assert given_back.conversation_id != taken.conversation_id

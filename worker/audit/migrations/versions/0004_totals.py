@@ -76,6 +76,7 @@ def upgrade() -> None:
     _tables()
     with op.batch_alter_table("scans") as table:
         table.add_column(sa.Column("measured", sa.Integer(), nullable=False, server_default="0"))
+        table.add_column(sa.Column("requests", sa.Integer(), nullable=False, server_default="0"))
     op.create_index("ix_compactions_agent_id_planned_at", "compactions", ["agent_id", "planned_at"])
     op.drop_index("ix_compactions_scan_id", "compactions")
     op.create_index("ix_compactions_scan_id_planned_at", "compactions", ["scan_id", "planned_at"])
@@ -111,7 +112,7 @@ def _tables() -> None:
         sa.Column("state", sa.String(20), nullable=False),
         *(
             sa.Column(name, sa.BigInteger(), nullable=False)
-            for name in ("scans", "listed", "measured", "planned", "milliseconds", "last_milliseconds")
+            for name in ("scans", "listed", "measured", "planned", "requests", "milliseconds", "last_milliseconds")
         ),
         sa.Column("last_finished_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("schedule", "trigger", "state", name=op.f("pk_scan_totals")),
@@ -191,9 +192,9 @@ def _bucket(side: str, largest: str) -> str:
 
 def _scan_sums(words: dict[str, str]) -> str:
     return f"""
-        INSERT INTO scan_totals (schedule, "trigger", state, scans, listed, measured, planned, milliseconds,
+        INSERT INTO scan_totals (schedule, "trigger", state, scans, listed, measured, planned, requests, milliseconds,
           last_milliseconds, last_finished_at)
-        SELECT schedule, "trigger", state, count(*), sum(listed), 0, sum(planned), sum(took),
+        SELECT schedule, "trigger", state, count(*), sum(listed), 0, sum(planned), 0, sum(took),
           max(CASE WHEN newest = 1 THEN took ELSE 0 END), max(finished_at)
         FROM (
           SELECT coalesce(schedule, '') AS schedule, "trigger", state, listed, planned, finished_at,
