@@ -33,8 +33,9 @@ demo: $(VENV)/.demo ## Show one nightly pass, on a sandbox or on LETTA_BASE_URL,
 up: $(VENV)/.demo ## Run the whole service here until Ctrl-C.
 	@$(BIN)/compactor up
 
+# Two at once: most tests wait for processes of their own.
 test: $(VENV)/.dev ## Run the tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev ## Lint, types, import walls.
 	@$(BIN)/ruff check .

@@ -132,10 +132,9 @@ def choose_broker(
     """
     if configured_url:
         return _configured(configured_url)
+    path = _elsewhere(os.environ.get("PATH", os.defpath) if search_path is None else search_path)
     for name in SERVERS:
-        found = shutil.which(
-            name, path=_elsewhere(os.environ.get("PATH", os.defpath) if search_path is None else search_path)
-        )
+        found = shutil.which(name, path=path)
         if found and (version := _version(found)):
             return _embedded(BrokerKind.INSTALLED, found, state_dir, note=f"{version} at {found}")
     found = bundled()

@@ -93,12 +93,14 @@ def _worker(site: Site) -> Child:
 
 def _beat(site: Site) -> Child:
     pidfile = site.settings.state_dir / "beat.pid"
-    argv = _celery(site, "scheduler", "beat", "--pidfile", str(pidfile))
+    argv = _celery(site, "scheduler", "beat", "--pidfile", str(pidfile), quiet=True)
     return Child("beat", argv, site.environment, ready=pidfile.exists, grace=OTHERS_GRACE)
 
 
-def _celery(site: Site, app: str, command: str, *options: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", app, command, "--loglevel", site.settings.log_level, *options]
+def _celery(site: Site, app: str, command: str, *options: str, quiet: bool = False) -> list[str]:
+    # Beat prints its banner before any log is set up, between lines that are JSON too.
+    started = [sys.executable, "-m", "celery", *(["--quiet"] if quiet else []), "-A", app, command]
+    return [*started, "--loglevel", site.settings.log_level, *options]
 
 
 def _listens(host: str, port: int) -> bool:

@@ -29,7 +29,7 @@ from worker.policyfile import PolicyFile
 from worker.settings import Settings, SettingsError
 from worker.startup import give_up, or_exit
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ops.metrics")  # not __main__, as which it runs
 
 KEEP_FOR = 1.0
 """Seconds for which a reading is given again: two Prometheus servers must not cost twice."""

@@ -96,18 +96,18 @@ def _say_below(console: Console, rows: Sequence[Compaction]) -> None:
 
 def list_compactions(console: Console, rows: Sequence[Compaction]) -> None:
     """List what the ledger holds, a line each: when it was planned and by which id `audit show` knows it, too."""
-    table = new_table()
-    for name in ("planned", "compaction", "conversation", "usage", "messages", "outcome", "reason"):
-        table.add_column(name, justify="right" if name in {"planned", "messages"} else "left", no_wrap=True)
+    table, roomy = new_table(), console.width >= ROOMY
+    for name in ("when", "compaction", "conversation", "usage", "messages", "outcome", *(["reason"] if roomy else [])):
+        table.add_column(name, justify="right" if name in {"when", "messages"} else "left", no_wrap=True)
     for row in rows:
         table.add_row(
             age(row.planned_at),
-            row.id if console.width >= ROOMY else row.id[:SHORT_COMPACTION],
+            row.id if roomy else row.id[:SHORT_COMPACTION],
             short_name(row.agent_id, row.conversation_id, console),
             f"{_share(row.usage_before)} → {_share(row.usage_after)}",
             f"{_count(row.num_messages_before)} → {_count(row.num_messages_after)}",
             Text(row.outcome or row.state, style=_COLOURS.get(State(row.state), "")),
-            Text(row.reason),
+            *([Text(row.reason)] if roomy else []),
         )
     console.print(table)
     _say_below(console, rows)

@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
@@ -41,6 +42,10 @@ GONE = 410
 _ROUNDS = threading.BoundedSemaphore(4)
 """Rounds of one process: more than one, so that a slow endpoint holds up no other, and not all of its threads."""
 
+_claiming = threading.Lock()
+_visited: set[str] = set()
+"""The endpoints of the rounds under way: the next one leaves them alone, else a slow one's backlog takes them all."""
+
 
 def notify(service: Service) -> Counter[str]:
     """Send the deliveries that are due. Gives how many were delivered, failed for now, and dead.
@@ -57,16 +62,30 @@ def notify(service: Service) -> Counter[str]:
 
 
 def _round(service: Service) -> Counter[str]:
-    ends: Counter[str] = Counter()
     settings = service.settings
     if settings.notify_secret is None and settings.heartbeat_url is None:
-        return ends
-    claimed = {
-        one.id: one
-        for one in service.ledger.deliveries.claim_due(
-            now=service.now(), owner=service.owner, lease=LEASE, limit=AT_ONCE
+        return Counter()
+    with _claiming:
+        rows = service.ledger.deliveries.claim_due(
+            now=service.now(), owner=service.owner, lease=LEASE, limit=AT_ONCE, apart_from=_visited
         )
-    }
+        left = Counter(one.endpoint for one in rows)
+        _visited.update(left)
+    try:
+        return _send(service, {one.id: one for one in rows}, left)
+    finally:
+        _leave(list(left))
+
+
+def _leave(endpoints: Iterable[str]) -> None:
+    with _claiming:
+        _visited.difference_update(endpoints)
+
+
+def _send(service: Service, claimed: Mapping[str, Delivery], left: Counter[str]) -> Counter[str]:
+    """Send what was claimed. left: how many each endpoint has still to get; one that is done with is taken out."""
+    ends: Counter[str] = Counter()
+    settings = service.settings
     wanted = [one for one in claimed.values() if _is_wanted(one, settings)]
     for one in claimed.values():
         if one not in wanted:
@@ -81,6 +100,10 @@ def _round(service: Service) -> Counter[str]:
             delivery = claimed[answer.parcel_id]
             with about(delivery_id=delivery.id):
                 ends[_note(service, delivery, answer, last=answer.status == GONE)] += 1
+            left[delivery.endpoint] -= 1
+            if left[delivery.endpoint] == 0:
+                del left[delivery.endpoint]
+                _leave([delivery.endpoint])
             if answer.error is not None:
                 failures.setdefault(shown(delivery.endpoint), []).append(answer.error)
     for endpoint, errors in failures.items():

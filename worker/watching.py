@@ -15,6 +15,7 @@ from worker import scan
 from worker.audit.compactions import LostClaim
 from worker.audit.conversations import Key, Known
 from worker.audit.database import LedgerError
+from worker.audit.records import State
 from worker.audit.scans import ScanOrder
 from worker.audit.watches import Watch
 from worker.candidates import Candidate, sighting
@@ -136,6 +137,9 @@ def _end(service: Service, watch: Watch, settled: Settled, policy: Policy, known
     decision = settled.decision
     if isinstance(decision, Compact):
         return _close(service, watch, decision.reason, decision.sentence, settled.compaction_id)
+    answered_by = _compacted_since(service, watch, known) if decision.reason is Reason.COOLDOWN else None
+    if answered_by is not None:
+        return _close(service, watch, decision.reason, decision.sentence, answered_by)
     breaker = open_breaker(service, policy) if decision.reason is Reason.BREAKER_OPEN else None
     seen = sighting(settled.candidate, known)
     if settled.measured is not None:
@@ -155,6 +159,15 @@ def _end(service: Service, watch: Watch, settled: Settled, policy: Policy, known
         watch, owner=service.owner, due_at=until, reason=decision.reason, sentence=decision.sentence
     )
     return decision.reason.value
+
+
+def _compacted_since(service: Service, watch: Watch, known: Known | None) -> str | None:
+    """Give the compaction that answered the watch's events already: a worker that died had planned it, or a scan."""
+    if known is None or known.conversation.last_compaction_id is None:
+        return None
+    last = service.ledger.compactions.get(known.conversation.last_compaction_id)
+    has_answered = last is not None and last.state == State.SUCCEEDED and last.planned_at > watch.last_event_at
+    return last.id if last is not None and has_answered else None
 
 
 def _close(service: Service, watch: Watch, reason: str, sentence: str, compaction_id: str | None = None) -> str:

@@ -6,7 +6,7 @@ nothing is told that did not happen, and nothing that happened is left untold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -52,10 +52,14 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim_due(self, *, now: datetime, owner: str, lease: timedelta, limit: int) -> list[Delivery]:
-        """Take pending deliveries whose time has come, the longest due first."""
+    def claim_due(
+        self, *, now: datetime, owner: str, lease: timedelta, limit: int, apart_from: Collection[str] = ()
+    ) -> list[Delivery]:
+        """Take pending deliveries whose time has come, the longest due first. apart_from: endpoints left alone."""
         free = or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < now)
         query = select(deliveries.c.id).where(deliveries.c.next_at <= now, free)
+        if apart_from:
+            query = query.where(deliveries.c.endpoint.not_in(sorted(apart_from)))
         query = query.order_by(deliveries.c.next_at, deliveries.c.created_at).limit(limit)
         with self._database.write() as connection:
             ids = list(connection.scalars(query.with_for_update(skip_locked=True)))

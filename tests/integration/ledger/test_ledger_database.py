@@ -84,6 +84,16 @@ def test_a_connection_that_is_lost_within_a_transaction_is_told_as_a_ledger_that
     assert on_postgres.compactions.plan(order(), now=NOW).outcome == "planned"
 
 
+def test_a_server_that_takes_no_writes_is_told_as_a_ledger_that_is_away(on_postgres: Ledger) -> None:
+    def write_on_a_standby() -> None:
+        with on_postgres.database.write() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            connection.exec_driver_sql("DELETE FROM events")
+
+    with pytest.raises(LedgerUnavailable, match="is not available: cannot execute DELETE in a read-only transaction"):
+        write_on_a_standby()
+
+
 def test_a_sqlite_ledger_is_in_wal_mode_durable_and_holds_to_its_foreign_keys(on_sqlite: Ledger) -> None:
     with on_sqlite.database.read() as connection:
         pragmas = {

@@ -45,6 +45,17 @@ def test_a_redis_server_on_the_path_is_taken_before_a_valkey_server_and_both_bef
     assert chosen[1].note.startswith(f"valkey 8.1.1 at {valkey[1]}, data in ")
 
 
+def test_an_activated_environment_does_not_put_the_wheels_server_before_the_machines(tmp_path, monkeypatch):
+    machine, own = tmp_path / "machine", tmp_path / "venv" / "bin"
+    own.mkdir(parents=True)
+    a_server(own, "redis-server", "echo 'Redis server v=6.2.14 sha=0'")
+    system = a_server(machine, "redis-server")
+    monkeypatch.setattr(sys, "prefix", str(own.parent))
+    monkeypatch.setattr(sys, "executable", str(own / "python"))
+    broker = choose_broker(None, tmp_path, search_path=f"{own}:{machine}")
+    assert broker.command[0] == system
+
+
 @pytest.mark.parametrize("script", ["exit 127", "kill -9 $$"])
 def test_a_server_that_does_not_run_on_this_machine_is_passed_over(tmp_path, script):
     a_server(tmp_path / "bin", "redis-server", script)

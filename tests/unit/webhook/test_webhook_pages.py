@@ -162,6 +162,8 @@ def test_what_is_no_json_or_means_two_things_is_a_400(house: House, body: bytes)
     assert not rows(house)
 
 
+A_UUID = "0c9b1b7e-6a53-4f0e-9d1c-3f1f2a7b8c9d"
+
 BAD_STEPS = [
     "[]",
     "null",
@@ -172,9 +174,9 @@ BAD_STEPS = [
     '{"step_id": ["step"]}',
     '{"step_id": ""}',
     '{"step_id": "step-1"}',
-    json.dumps({"step_id": new_id("conv")}),
-    json.dumps({"step_id": new_id("step") + "\n"}),
-    json.dumps({"step_id": new_id("step").upper()}),
+    json.dumps({"step_id": f"conv-{A_UUID}"}),
+    json.dumps({"step_id": f"step-{A_UUID}\n"}),
+    json.dumps({"step_id": f"step-{A_UUID}".upper()}),
     json.dumps({"step_id": "../../v1/agents"}),
     '{"step_id": "step-\\u0000"}',
     '{"step_id": "\\ud800"}',

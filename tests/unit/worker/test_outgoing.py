@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.support.bench import Bench, FakeLetta, bench
+from tests.support.bench import POLICY, Bench, FakeLetta, bench
 from tests.support.receiver import SECRET, TOKEN, Receiver, receiver
 from tests.support.rows import NOW, SCAN
-from worker import compaction, courier
+from tests.support.service import wait_until
+from worker import compaction, courier, outgoing
 from worker.audit.deliveries import Delivery
 from worker.audit.records import DeliveryState
 from worker.outgoing import AT_ONCE, LEASE, notify
@@ -218,3 +220,17 @@ def test_without_an_endpoint_nothing_is_written_and_nothing_sent(tmp_path: Path)
         compacted(at)
         assert notify(at.service) == {}
         assert at.service.ledger.deliveries.recent(9) == []
+
+
+def test_the_backlog_of_a_slow_endpoint_takes_one_round_and_leaves_the_others_to_the_rest(
+    at: Bench, there: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "AT_ONCE", 1)
+    there.behaviour = {"one": lambda _: None}
+    for _ in range(6):
+        compacted(at)
+        at.time.passes(POLICY.cooldown.total_seconds())
+    with ThreadPoolExecutor(4) as pool:
+        wait_until(lambda: pool.submit(notify, at.service) is not None and len(there.of("two")) == 6, seconds=60)
+        assert there.most_at_once["one"] == 1
+        there.over.set()

@@ -258,6 +258,27 @@ def test_a_worker_that_died_between_the_plan_and_the_end_of_the_watch_leaves_the
     assert event(at, id_).compaction_id == planned(at)
 
 
+def test_a_compaction_that_a_dead_worker_planned_and_that_is_over_by_now_is_the_end_of_the_watch(
+    at: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = watched(at)
+    at.time.passes(1)
+
+    def die(*_: object) -> str:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "_end", die)
+        with pytest.raises(SystemExit):
+            attend(at.service)
+    assert compaction.run(at.service, planned(at)) == "compacted"
+    at.time.passes(101)
+    assert attend(at.service) == {"cooldown": 1}
+    done = event(at, id_)
+    assert (done.state, done.compaction_id) == (EventState.DONE, planned(at))
+    assert due_in(at) == {}
+
+
 def test_an_event_that_comes_while_its_conversation_is_looked_at_is_not_closed_with_it(at: Bench) -> None:
     first, late = watched(at), list[str]()
     at.letta.tokens_a_message = 100
