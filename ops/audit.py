@@ -25,7 +25,7 @@ from worker.audit.stats import Stats
 from worker.policy.decide import Reason
 from worker.policy.durations import parse_duration
 from worker.policy.proof import Flag
-from worker.telling import conversation_name, counts_line
+from worker.telemetry.telling import conversation_name, counts_line
 
 app = typer.Typer(no_args_is_help=True, help="What was decided and done, and the proof of it.")
 

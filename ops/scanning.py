@@ -22,7 +22,7 @@ from worker.policy.decide import Compact, Reason
 from worker.policy.rules import Policy
 from worker.policy.snapshot import Snapshot
 from worker.service import Service
-from worker.telling import conversation_name, counts_line
+from worker.telemetry.telling import conversation_name, counts_line
 
 PING_TIMEOUT = 2.0
 """Seconds to wait for any worker to answer before a waiting command says that none does."""

@@ -15,7 +15,7 @@ from worker.audit.records import State
 from worker.audit.reports import Wanted
 from worker.broker import CeleryOutbox, make_app
 from worker.service import Service
-from worker.telling import counts_line
+from worker.telemetry.telling import counts_line
 
 SWEEP_EVERY = 2.0
 """Seconds between two sweeps of `--wait`."""

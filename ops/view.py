@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.audit.records import Compaction, Conversation, State
-from worker.telling import conversation_name
+from worker.telemetry.telling import conversation_name
 
 BAR_WIDTH = 6
 

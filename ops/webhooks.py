@@ -16,8 +16,8 @@ from worker.audit.deliveries import Delivery
 from worker.audit.records import DeliveryState, EventState
 from worker.clock import utc_now
 from worker.configuration.part import url_parts
-from worker.courier import shown
 from worker.settings import Settings
+from worker.webhooks.courier import shown
 
 app = typer.Typer(no_args_is_help=True, help="What came in by the door, what is watched for it, what was sent.")
 

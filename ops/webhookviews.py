@@ -13,8 +13,8 @@ from worker.audit.events import Event
 from worker.audit.records import DeliveryState, EventState
 from worker.audit.watches import Watch
 from worker.clock import utc_now
-from worker.courier import shown
-from worker.telling import conversation_name
+from worker.telemetry.telling import conversation_name
+from worker.webhooks.courier import shown
 
 BESIDE_WHY = 112
 """Columns that a line about an event takes without its sentence, where there is room for one."""

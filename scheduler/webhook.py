@@ -26,7 +26,6 @@ from scheduler.door.readiness import Look
 from scheduler.door.server import addresses, listen, serve
 from scheduler.door.sources import Sources
 from scheduler.door.tally import Tally
-from worker import tracing
 from worker.audit.database import current
 from worker.audit.ledger import Ledger
 from worker.broker import CeleryOutbox, answers, make_app
@@ -37,6 +36,7 @@ from worker.policy.forecast import SlidingWindow
 from worker.policyfile import PolicyFile
 from worker.settings import Settings, SettingsError
 from worker.startup import or_exit
+from worker.telemetry import tracing
 
 LAST_ROUND = 3.0
 """Seconds that a door which closes takes to hand on what it has not yet; the sweep does it otherwise."""

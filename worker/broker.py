@@ -13,9 +13,10 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from worker import redistransport, tasklogs
+from worker import redistransport
 from worker.names import ASSESS, COMPACT, COMPACT_QUEUE, EVENTS, SCAN, SCAN_QUEUE
 from worker.settings import Settings
+from worker.telemetry import tasklogs
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def make_app(name: str, settings: Settings) -> Celery:
     """Build a Celery app on the service's configuration."""
     redistransport.install()
     tasklogs.install(PROCESSES.get(name, name), settings)
-    app = Celery(name, task_cls="worker.taskevents:PlainTask")
+    app = Celery(name, task_cls="worker.telemetry.taskevents:PlainTask")
     app.conf.update(configuration(settings))
     return app
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
-from worker import tracing
 from worker.audit.conversations import Known, Measurement, Observation
 from worker.audit.planning import Order
 from worker.audit.records import Scan
@@ -17,6 +16,7 @@ from worker.letta.models import Agent, Conversation, Unreadable
 from worker.measure import Ref
 from worker.policy.decide import Compact, Decision
 from worker.policy.snapshot import Sighting, Snapshot
+from worker.telemetry import tracing
 
 
 @dataclass(frozen=True, slots=True)

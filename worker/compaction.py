@@ -26,8 +26,8 @@ from worker.policy.decide import Compact, Decision, decide
 from worker.policy.rules import Policy
 from worker.pushback import note_error, note_success, pass_on
 from worker.service import Service
-from worker.telling import ANSWERED
-from worker.tracing import continued
+from worker.telemetry.telling import ANSWERED
+from worker.telemetry.tracing import continued
 from worker.verify import prove_and_close
 from worker.vigil import POST_WITHIN
 

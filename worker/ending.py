@@ -9,7 +9,7 @@ from worker.audit.records import Compaction
 from worker.handing import hand_out
 from worker.policy.delays import after_failure, after_refusal, before_retry
 from worker.service import Service
-from worker.story import tell
+from worker.telemetry.story import tell
 
 MOST_ATTEMPTS = 5
 """Claims of one row before it is closed as failed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worker.service import Service
-from worker.telling import order_line
+from worker.telemetry.telling import order_line
 
 
 def hand_out(service: Service, compaction_ids: Sequence[str], *, delay: float = 0) -> None:

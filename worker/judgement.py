@@ -20,8 +20,8 @@ from worker.policy.decide import Compact, Decision, Reason, Skip, decide, screen
 from worker.policy.rules import Policy
 from worker.policy.snapshot import Sighting, Snapshot
 from worker.service import Service
+from worker.telemetry.tracing import continued
 from worker.throttle import Throttle
-from worker.tracing import continued
 
 Measured = Snapshot | Skip
 """A measured conversation, or why it could not be measured."""

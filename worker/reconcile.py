@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from datetime import timedelta
 
-from worker import backlog, safety
+from worker import safety
 from worker.audit.compactions import LostClaim
 from worker.audit.database import LedgerError
 from worker.audit.openrows import Abandoned
@@ -24,9 +24,10 @@ from worker.loop import Interrupted
 from worker.measure import Ref, in_context_ids
 from worker.pushback import note_success
 from worker.service import Service
-from worker.tracing import continued
+from worker.telemetry.tracing import continued
 from worker.verify import prove_and_close
 from worker.vigil import POST_WITHIN
+from worker.webhooks import backlog
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import uuid4
 
-from worker import tracing
 from worker.audit.announcer import Announcer
 from worker.audit.ledger import Ledger
 from worker.audit.throttles import Limits
@@ -25,6 +24,7 @@ from worker.loop import LettaLoop
 from worker.policy.forecast import SlidingWindow
 from worker.policyfile import PolicyFile
 from worker.settings import Settings, SettingsError
+from worker.telemetry import tracing
 from worker.vigil import Vigil
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from celery import signals
 
 from worker import assess as assessing
-from worker import compaction, events, outgoing, reconcile, scan, watching
+from worker import compaction, reconcile, scan
 from worker.audit.database import LedgerUnavailable
 from worker.broker import CeleryOutbox
 from worker.celery import app
@@ -21,7 +21,8 @@ from worker.names import ASSESS, ATTEND, COMPACT, EVENTS, NOTIFY, RECONCILE, SCA
 from worker.service import Service
 from worker.settings import Settings
 from worker.startup import FAILED, or_exit
-from worker.telling import TaskFailed, Told, counts_line, outcome_line, scan_line
+from worker.telemetry.telling import TaskFailed, Told, counts_line, outcome_line, scan_line
+from worker.webhooks import events, outgoing, watching
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from worker.measure import Ref, Unmeasurable
 from worker.policy.proof import Flag, prove
 from worker.policy.rules import Policy
 from worker.service import Service
-from worker.story import tell
+from worker.telemetry.story import tell
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from scheduler.door.lane import Lane
 from scheduler.door.readiness import Look
 from scheduler.door.reading import parse, read_body, require_json
 from scheduler.door.sources import Sources
-from worker import tracing
 from worker.audit.database import LedgerError
 from worker.audit.events import Arrival, Source
+from worker.telemetry import tracing
 
 T = TypeVar("T")
 

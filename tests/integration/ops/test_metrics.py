@@ -17,7 +17,21 @@ from sqlalchemy import text
 
 from ops.metrics import LedgerCollector
 from tests.support.metrics import page_of, samples, value
-from tests.support.rows import CLOSING, ENDINGS, INTENT, LEASE, NOW, OWNER, begun, claimed, closed, later, planned, seen
+from tests.support.rows import (
+    CLOSING,
+    ENDINGS,
+    INTENT,
+    LEASE,
+    NOW,
+    OWNER,
+    SCAN,
+    begun,
+    claimed,
+    closed,
+    later,
+    planned,
+    seen,
+)
 from worker.audit.database import Database, upgrade
 from worker.audit.events import Arrival, Source
 from worker.audit.ledger import Ledger
@@ -118,6 +132,15 @@ def test_schedules_are_told_with_their_interval_and_when_they_last_finished_succ
     assert value(page, "compactor_last_scan_duration_seconds", schedule="pressure") == 120
     assert value(page, "compactor_scans_total", schedule="pressure", state="finished") == 1
     assert value(page, "compactor_last_finished_scan_timestamp_seconds", schedule="nightly") is None
+
+
+def test_a_scan_by_hand_does_not_hide_that_beat_is_dead(ledger: Ledger, collector: LedgerCollector) -> None:
+    for minutes, trigger in ((1, "schedule"), (5, "cli")):
+        by, _ = ledger.scans.begin(replace(SCAN, trigger=trigger), now=later(minutes=minutes), owner=OWNER, lease=LEASE)
+        ledger.scans.end_listing(by.id, owner=OWNER)
+        ledger.scans.finish(by.id, now=later(minutes=minutes))
+    at = value(page_of(collector), "compactor_last_finished_scan_timestamp_seconds", schedule="nightly")
+    assert at == later(minutes=1).timestamp()
 
 
 def test_breakers_and_limits_are_told_for_each_model(ledger: Ledger, collector: LedgerCollector) -> None:

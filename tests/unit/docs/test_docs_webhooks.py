@@ -10,9 +10,9 @@ from tests.unit.docs.generated import README
 from tests.unit.docs.markdown import section, tables
 from worker.audit import announcer
 from worker.audit.records import EventState
-from worker.courier import TIMEOUT
 from worker.policy.delays import JITTER, REDELIVERIES
 from worker.policy.watch import FAR
+from worker.webhooks.courier import TIMEOUT
 
 PAGE = README.read_text(encoding="utf-8")
 WEBHOOKS = " ".join(section(PAGE, "Webhooks").split())

@@ -11,11 +11,11 @@ import pytest
 from tests.support.bench import Bench, bench
 from tests.support.rows import NOW
 from tests.support.steps import Steps, event, told
-from worker import backlog
 from worker.audit.events import HANDED_ON_WITHIN, Arrival, Source
-from worker.backlog import A_MESSAGE
-from worker.events import handle
 from worker.reconcile import sweep
+from worker.webhooks import backlog
+from worker.webhooks.backlog import A_MESSAGE
+from worker.webhooks.events import handle
 
 PATIENCE = 600
 

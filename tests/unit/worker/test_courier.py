@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.network import quiet_port
 from tests.support.receiver import SECRET, TOKEN, Receiver, receiver
-from worker import courier
-from worker.courier import AT_ONE_ENDPOINT, SILENT_AFTER, UNSENT, Answer, carry, shown
+from worker.webhooks import courier
+from worker.webhooks.courier import AT_ONE_ENDPOINT, SILENT_AFTER, UNSENT, Answer, carry, shown
 
 pytestmark = pytest.mark.anyio
 

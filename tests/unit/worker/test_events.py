@@ -16,11 +16,11 @@ from tests.support.steps import Steps, due_in, event, signed, told
 from worker.audit.events import Event
 from worker.audit.records import EventState
 from worker.audit.watches import Watches
-from worker.events import AT_ONCE, MOST_ATTEMPTS, handle
 from worker.look import CLOCK_SLACK
 from worker.policy.rules import Policy
 from worker.reconcile import sweep
-from worker.steps import Places
+from worker.webhooks.events import AT_ONCE, MOST_ATTEMPTS, handle
+from worker.webhooks.steps import Places
 
 IDLE = Policy().idle_for
 

@@ -19,7 +19,7 @@ from worker.logs.setup import configure
 from worker.loop import LettaLoop
 from worker.names import ATTEND, COMPACT, NOTIFY, TICK
 from worker.settings import Settings
-from worker.tasklogs import Unseen
+from worker.telemetry.tasklogs import Unseen
 
 KEY = "sk-marked-key"
 LOGIN = "ops:hush-hush-1"

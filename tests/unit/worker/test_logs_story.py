@@ -35,7 +35,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
             found.append(record)
 
     listener = Listener()
-    logger = logging.getLogger("worker.story")
+    logger = logging.getLogger("worker.telemetry.story")
     logger.addHandler(listener)
     yield found
     logger.removeHandler(listener)

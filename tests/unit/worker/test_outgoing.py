@@ -15,11 +15,12 @@ from tests.support.bench import POLICY, Bench, FakeLetta, bench
 from tests.support.receiver import SECRET, TOKEN, Receiver, receiver
 from tests.support.rows import NOW, SCAN
 from tests.support.service import wait_until
-from worker import compaction, courier, outgoing
+from worker import compaction
 from worker.audit.deliveries import Delivery
 from worker.audit.records import DeliveryState
-from worker.outgoing import AT_ONCE, LEASE, notify
 from worker.policy.delays import JITTER, REDELIVERIES
+from worker.webhooks import courier, outgoing
+from worker.webhooks.outgoing import AT_ONCE, LEASE, notify
 
 
 @pytest.fixture

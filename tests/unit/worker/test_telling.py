@@ -12,8 +12,8 @@ from celery.utils.saferepr import saferepr
 
 from worker.audit.database import LedgerUnavailable
 from worker.audit.records import Compaction, HandedOut, Scan, ScanState, State
-from worker.taskevents import told
-from worker.telling import ANSWERED, TaskFailed, Told, counts_line, order_line, outcome_line, scan_line
+from worker.telemetry.taskevents import told
+from worker.telemetry.telling import ANSWERED, TaskFailed, Told, counts_line, order_line, outcome_line, scan_line
 
 ORDER = HandedOut("cmp-1", "agent-2", "conv-1", "schedule", "nightly", 0.834, 0.399)
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from worker import otel, tracing
+from worker.telemetry import otel, tracing
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -37,8 +37,8 @@ def test_without_the_extra_the_log_says_so_and_the_service_runs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    monkeypatch.delitem(sys.modules, "worker.otel")
-    monkeypatch.delattr("worker.otel")
+    monkeypatch.delitem(sys.modules, "worker.telemetry.otel")
+    monkeypatch.delattr("worker.telemetry.otel")
     assert tracing.start("worker", str, ENDPOINT) is False
     [told] = caplog.records
     assert told.levelno == logging.WARNING

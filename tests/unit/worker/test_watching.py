@@ -14,14 +14,15 @@ import pytest
 from tests.support.bench import CONVERSATION, Bench, bench
 from tests.support.rows import AGENT, NOW, OWNER
 from tests.support.steps import Steps, due_in, event, signed, told
-from worker import compaction, judgement, watching
+from worker import compaction, judgement
 from worker.audit.records import EventState, State
-from worker.events import handle
 from worker.policy.decide import Decision
 from worker.policy.rules import Policy
 from worker.policy.snapshot import Snapshot
 from worker.policy.watch import APPROVAL_EVERY, LATEST, MOST_UNREADABLE
-from worker.watching import attend
+from worker.webhooks import watching
+from worker.webhooks.events import handle
+from worker.webhooks.watching import attend
 
 IDLE, COOLDOWN = Policy().idle_for, Policy().cooldown
 

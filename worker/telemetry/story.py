@@ -10,7 +10,7 @@ from typing import Any
 from worker.audit.records import Compaction, State
 from worker.discretion import discreet
 from worker.logs.lines import FIELDS
-from worker.telling import conversation_name
+from worker.telemetry.telling import conversation_name
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from worker.policy.delays import before_retry
 from worker.policy.rules import Policy
 from worker.policy.watch import TRIGGER, is_far_below
 from worker.service import Service
-from worker.steps import Places
-from worker.tracing import continued
+from worker.telemetry.tracing import continued
+from worker.webhooks.steps import Places
 
 logger = logging.getLogger(__name__)
 

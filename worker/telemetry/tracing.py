@@ -48,7 +48,7 @@ def start(process: str, clean: Callable[[str], str], environ: Mapping[str, str] 
     if _tracer is not None or not wanted(given):
         return _tracer is not None
     try:
-        from worker import otel  # noqa: PLC0415 - an extra
+        from worker.telemetry import otel  # noqa: PLC0415 - an extra
     except ImportError as error:
         logger.warning("traces are asked for, but OpenTelemetry is not installed (%s): %s", error.name, EXTRA)
         return False
@@ -64,7 +64,7 @@ def start(process: str, clean: Callable[[str], str], environ: Mapping[str, str] 
 def watch_engine(engine: Any) -> None:
     """Have a database engine's statements, without their parameters, be spans."""
     if _tracer is not None:
-        from worker import otel  # noqa: PLC0415
+        from worker.telemetry import otel  # noqa: PLC0415
 
         otel.watch_engine(engine)
 
@@ -72,7 +72,7 @@ def watch_engine(engine: Any) -> None:
 def watch_client(client: Any) -> None:
     """Have an HTTP client's requests, without query and headers, be spans."""
     if _tracer is not None:
-        from worker import otel  # noqa: PLC0415
+        from worker.telemetry import otel  # noqa: PLC0415
 
         otel.watch_client(client)
 
@@ -95,7 +95,7 @@ def continued(traceparent: str | None, name: str, **attributes: str) -> Iterator
     if _tracer is None:
         yield
         return
-    from worker import otel  # noqa: PLC0415
+    from worker.telemetry import otel  # noqa: PLC0415
 
     with otel.span(_tracer, traceparent, name, attributes):
         yield

@@ -8,12 +8,12 @@ from typing import Any
 
 from celery import signals
 
-from worker import tracing
 from worker.logs.about import begin_task, end_task
 from worker.logs.masks import Masks
 from worker.logs.setup import configure
 from worker.names import ASSESS, ATTEND, COMPACT, NOTIFY, SCAN
 from worker.settings import Settings
+from worker.telemetry import tracing
 
 ABOUT = {COMPACT: "compaction_id", SCAN: "scan_id", ASSESS: "scan_id"}
 """What a task's first argument is the id of: its last line, after everything has been put away, is about it too."""

@@ -17,12 +17,12 @@ from datetime import timedelta
 from worker.audit.announcer import HEARTBEAT
 from worker.audit.compactions import LostClaim
 from worker.audit.deliveries import Delivery
-from worker.courier import AT_ONE_ENDPOINT, TIMEOUT, Answer, carry, shown
 from worker.logs.about import about
 from worker.loop import Interrupted
 from worker.policy.delays import before_redelivery
 from worker.service import Service
 from worker.settings import Settings
+from worker.webhooks.courier import AT_ONE_ENDPOINT, TIMEOUT, Answer, carry, shown
 
 logger = logging.getLogger(__name__)
 

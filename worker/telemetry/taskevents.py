@@ -14,7 +14,7 @@ from celery.worker.request import Request
 
 from worker.audit.database import LedgerError
 from worker.letta.detail import clip
-from worker.telling import TaskFailed
+from worker.telemetry.telling import TaskFailed
 
 OPERATORS_ERRORS = (TaskFailed, LedgerError)
 
