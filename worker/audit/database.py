@@ -27,6 +27,15 @@ SWITCH_PAUSE = 0.02
 CONNECT_TIMEOUT = 5
 """Seconds to wait for PostgreSQL to take a connection: a worker must notice soon that it is away."""
 
+LINK = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How libpq notices that a network has gone without a word: within half a minute, where the system would take hours."""
+
 NO_CONNECTION = "none of this process's connections to it came free in time; lower COMPACTOR_CONCURRENCY"
 
 PERMISSION_DENIED = "42501"
@@ -125,7 +134,7 @@ def _engine(url: URL) -> Engine:
         url,
         pool_pre_ping=True,
         max_overflow=40,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT},
+        connect_args=LINK,
         hide_parameters=True,
     )
 
