@@ -8,8 +8,9 @@ Fills each empty database first (a database that is filled already is measured a
 counted, opening the ledger is. An export streams: what counts is its first line. Prints the median and the worst of
 the runs in milliseconds, and exits with 1 when a median is over the limit: 300 on PostgreSQL, 500 on SQLite.
 
-Without --database it is a SQLite file in a temporary folder, and, where --postgres names a server, a database of its
-own on that, dropped at the end. The full size needs about 4 GB of disk for each.
+Without --database it is a SQLite file in a temporary folder, and a database of its own, dropped at the end, on the
+PostgreSQL server that --postgres names, or the one that the tests find or bring. The full size needs about 4 GB of disk
+for each.
 """
 
 from __future__ import annotations
@@ -157,10 +158,10 @@ def databases(options: argparse.Namespace) -> Iterator[list[str]]:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         urls = [f"sqlite:///{Path(folder) / 'ledger.db'}"]
-        if options.postgres:
-            own = stack.enter_context(postgres.own_database(make_url(options.postgres)))
-            urls.append(own.set(drivername="postgresql+psycopg").render_as_string(hide_password=False))
-        yield urls
+        named = make_url(options.postgres) if options.postgres else None
+        server = named or stack.enter_context(postgres.postgres_server())
+        own = stack.enter_context(postgres.own_database(server))
+        yield [*urls, own.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)]
 
 
 def main() -> None:
