@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from worker.address import Misaddressed, whose
 from worker.letta.client import DEFAULT, Letta
+from worker.letta.errors import NotFound
 from worker.letta.models import Conversation, Page, Run, Step, Unreadable
 from worker.look import CLOCK_SLACK
 from worker.measure import Ref
@@ -46,7 +47,7 @@ class Places:
 
         Raises LettaError, and Misaddressed where the server does not say whose step it was.
         """
-        run = None if step.run_id is None else await self._runs.get(step.run_id)
+        run = await self._run(step)
         agent_id = step.agent_id or (None if run is None else run.agent_id)
         if run is not None and run.conversation_id is not None:
             if agent_id is None or run.conversation_id == DEFAULT:
@@ -55,6 +56,13 @@ class Places:
         if agent_id is None:
             raise Misaddressed(f"the server names neither agent nor conversation of {step.id}")
         return await self._near(agent_id, at if run is None or run.created_at is None else run.created_at)
+
+    async def _run(self, step: Step) -> Run | None:
+        """Give a step's run; one that is gone says as little as none, and its agent is known all the same."""
+        try:
+            return None if step.run_id is None else await self._runs.get(step.run_id)
+        except NotFound:
+            return None
 
     async def _near(self, agent_id: str, began: datetime) -> tuple[Ref, ...]:
         """Give the agent's conversations to which something was sent when a run began; its own one where none was.

@@ -127,12 +127,23 @@ def test_a_conversation_that_is_a_safety_copy_of_ours_is_left_alone(at: Bench, s
     assert due_in(at) == {}
 
 
-def test_a_step_or_run_that_is_not_there_fails_and_the_others_of_the_message_go_on(at: Bench, steps: Steps) -> None:
+def test_a_step_whose_run_is_gone_is_looked_for_among_its_agents_conversations(at: Bench, steps: Steps) -> None:
+    [id_] = told(at, steps.step("step-1", run="run-lost"))
+    assert handle(at.service, [id_]) == {"watched": 1}
+    assert event(at, id_).agent_id == AGENT
+    assert steps.asked == ["step-1", "run-lost"]
+
+
+def test_a_step_whose_run_is_gone_and_that_names_no_agent_fails_with_that(at: Bench, steps: Steps) -> None:
+    [id_] = told(at, steps.step("step-1", run="run-lost", agent_id=None))
+    assert handle(at.service, [id_]) == {"misaddressed": 1}
+
+
+def test_a_step_that_is_not_there_fails_and_the_others_of_the_message_go_on(at: Bench, steps: Steps) -> None:
     steps.run()
-    steps.step("step-lost-run", run="run-lost")
-    ids = told(at, "step-unknown", "step-lost-run", steps.step("step-1"))
-    assert handle(at.service, ids) == {"not_found": 2, "watched": 1}
-    assert [event(at, id_).state for id_ in ids] == ["failed", "failed", "watched"]
+    ids = told(at, "step-unknown", steps.step("step-1"))
+    assert handle(at.service, ids) == {"not_found": 1, "watched": 1}
+    assert [event(at, id_).state for id_ in ids] == ["failed", "watched"]
     assert "/v1/steps/step-unknown: answered 404" in str(event(at, ids[0]).sentence)
 
 
